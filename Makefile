@@ -1,0 +1,30 @@
+# Everything happens in .venv, which `make setup` fills from the lock. TORCH_INDEX: where pip takes torch from (README).
+PYTHON ?= python3
+LOCK ?= cpu
+.PHONY: setup demo test test-dags lint ui clean lock
+
+setup: .venv/.done-$(LOCK)
+
+.venv/.done-%: infra/locks/%.txt infra/locks/torch.txt pyproject.toml
+	bash infra/setup.sh $(PYTHON) $*
+
+demo: setup
+	.venv/bin/longtake demo $(DEMO)
+
+test: setup
+	.venv/bin/python -m pytest $(PYTEST)
+
+test-dags:
+	bash dags/test.sh $(PYTHON)
+
+lint: setup
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports && .venv/bin/pyright
+
+ui: setup
+	.venv/bin/longtake ui
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+
+lock:
+	bash infra/lock.sh

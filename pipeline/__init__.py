@@ -1,0 +1,1 @@
+"""Ray, MLflow and the command line: the only package that knows that a cluster exists."""

@@ -1,0 +1,1 @@
+"""Raw videos to latent shards: pure Python over arrays and tables, without Ray and without MLflow."""

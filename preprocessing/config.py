@@ -1,0 +1,148 @@
+"""Settings of every step from raw video to shard: units, ranges and where a value comes from."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+Seconds = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SourcesConfig(Settings):
+    """Which files of a folder are videos, and how groups are split."""
+
+    video_extensions: tuple[str, ...] = (
+        ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv",
+        ".ogv", ".3gp", ".y4m", ".h264", ".264", ".hevc", ".h265", ".265", ".ivf", ".mxf", ".vob",
+    )  # fmt: skip
+    """File names in folders that get a row; a file given by name always gets one."""
+    eval_percent: Annotated[int, Field(ge=0, le=50)] = 5
+    """Share of groups held out for evaluation, in per cent."""
+
+
+class ScanConfig(Settings):
+    """The one decoding pass over a source, in a child process that may be killed."""
+
+    analysis_width_px: Annotated[int, Field(ge=64, le=640)] = 256
+    """Width at which frames are analysed (preprocessing notes 6a: DIS at 256 px gives the numbers of larger sizes)."""
+    thumbnail_width_px: Annotated[int, Field(ge=32, le=640)] = 160
+    """Width of the stored thumbnails."""
+    thumbnail_every_s: Annotated[float, Field(gt=0)] = 1.0
+    """Time between stored thumbnails, in seconds."""
+    progress_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """No progress for this long ends the attempt; total time is never limited."""
+    memory_limit_mb: Annotated[int, Field(ge=256)] = 3072
+    """Address space that the decoding child may grow by, in MiB."""
+    max_attempts: Positive = 3
+    """Deaths, hangs or memory breaches of the child before the source is quarantined."""
+
+
+class TransitionsConfig(Settings):
+    """PySceneDetect's detectors, fed with our frames."""
+
+    adaptive_threshold: Annotated[float, Field(gt=0)] = 3.0
+    """Ratio of a frame's content change to its neighbours' (PySceneDetect `AdaptiveDetector` default)."""
+    min_content_val: Annotated[float, Field(ge=0)] = 15.0
+    """Smallest content change that may be a cut (PySceneDetect `AdaptiveDetector` default)."""
+    window_width: Positive = 2
+    """Neighbours on either side that a frame is compared with (PySceneDetect `AdaptiveDetector` default)."""
+    min_shot_frames: Positive = 6
+    """Cuts closer than this are merged; in frames of the source."""
+
+
+class MotionConfig(Settings):
+    """DIS optical flow at low resolution, at two time gaps."""
+
+    long_gap_s: Annotated[float, Field(gt=0, le=2)] = 0.5
+    """The long gap that tells a pan from a shake (preprocessing notes 6a (iv))."""
+    samples_per_s: Annotated[float, Field(gt=0, le=60)] = 4.0
+    """Motion measurements a second."""
+
+
+class ClipsConfig(Settings):
+    """How shots become clips; replayed without decoding."""
+
+    fps: Annotated[float, Field(gt=0, le=120)] = 24.0
+    """Frames a second of the grid (paper, 4.3: 24 fps)."""
+    min_segments: Positive = 1
+    """Shortest clip, in segments of 36 frames."""
+    max_segments: Positive = 40
+    """Longest clip, in segments (paper, 4.1: up to one minute; 40 segments are 60 s at 24 fps)."""
+    policy: Literal["split", "drop", "longest"] = "split"
+    """A source with several shots is split, dropped, or gives its longest shot."""
+    guard_s: Seconds = 0.0
+    """Kept away from either side of a transition, in seconds."""
+
+
+class DecideConfig(Settings):
+    """Thresholds on scores; replayed without decoding. Dynamism is in per cent of the diagonal per second."""
+
+    min_dynamism: Annotated[float, Field(ge=0)] = 0.3
+    """Less is `static`."""
+    max_dynamism: Annotated[float, Field(gt=0)] = 150.0
+    """More is `too_fast`."""
+    min_active_share: Share = 0.3
+    """Share of seconds that must move; less is `static`."""
+    max_black_share: Share = 0.5
+    """Share of frames darker than `black_luma`; more is `black`."""
+    black_luma: Annotated[float, Field(ge=0, le=255)] = 20.0
+    """Mean brightness under which a frame is black."""
+    min_height_px: Positive = 64
+    """Shorter displayed side of the source, in pixels; less is `too_small`."""
+    min_source_fps: Annotated[float, Field(gt=0)] = 8.0
+    """Frame rate of the source; less is `low_frame_rate`."""
+
+
+class PlanConfig(Settings):
+    """How kept clips are packed into shards."""
+
+    target_shard_mb: Annotated[int, Field(ge=1)] = 256
+    """Size at which a shard is full, in MiB of latents."""
+    max_samples_per_shard: Positive = 512
+    """Clips at which a shard is full."""
+
+
+class HunyuanPaths(Settings):
+    """Where the production encoders' weights are: local folders or hub ids with a revision."""
+
+    vae: str = ""
+    """diffusers `AutoencoderKLHunyuanVideo`."""
+    text_encoder: str = ""
+    """transformers Llama with its tokenizer (`tokenizer` beside it or inside)."""
+    tokenizer: str = ""
+    """Tokenizer of the Llama."""
+    text_encoder_2: str = ""
+    """transformers CLIP text model."""
+    tokenizer_2: str = ""
+    """Tokenizer of the CLIP text model."""
+    image_encoder: str = ""
+    """transformers SigLIP vision model."""
+    feature_extractor: str = ""
+    """Image processor of the SigLIP vision model."""
+    revision: str | None = None
+    """Hub revision, pinned; None for local folders."""
+    allow_download: bool = False
+    """Whether a hub may be asked."""
+
+
+class EncodeConfig(Settings):
+    """Codec and geometry; a change re-encodes."""
+
+    codec: Literal["dct", "hunyuan"] = "dct"
+    """`dct` needs no weights; `hunyuan` is the production set."""
+    sizes_px: tuple[tuple[int, int], ...] = ((64, 64),)
+    """(height, width) buckets; a clip takes the one nearest to its aspect ratio. Multiples of 16."""
+    hunyuan: HunyuanPaths = HunyuanPaths()
+    """Only read by the `hunyuan` codec."""
+    device: str = "cpu"
+    """torch device of the codec."""
+    max_attempts: Positive = 3
+    """Deaths of the decoding child before a clip is `encode_failed`."""

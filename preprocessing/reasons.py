@@ -1,0 +1,48 @@
+"""The closed list of reason codes: why a source failed, or why a clip was dropped."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A machine-readable reason; `SENTENCES` holds the same for people."""
+
+    UNDECODABLE = "undecodable"
+    NO_VIDEO_STREAM = "no_video_stream"
+    TRUNCATED = "truncated"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    MISSING = "missing"
+    DUPLICATE = "duplicate"
+    TOO_SHORT = "too_short"
+    TOO_SMALL = "too_small"
+    LOW_FRAME_RATE = "low_frame_rate"
+    BLACK = "black"
+    STATIC = "static"
+    SLIDESHOW = "slideshow"
+    SHAKY = "shaky"
+    TOO_FAST = "too_fast"
+    TRANSITION_INSIDE = "transition_inside"
+    ENCODE_FAILED = "encode_failed"
+
+
+SENTENCES: dict[Reason, str] = {
+    Reason.UNDECODABLE: "the file is not a video, is empty, or no frame of it decodes",
+    Reason.NO_VIDEO_STREAM: "the container opens but holds no video stream",
+    Reason.TRUNCATED: "the file ends before its declared end; what decoded is used",
+    Reason.TIMEOUT: "decoding made no progress for the allowed time",
+    Reason.OUT_OF_MEMORY: "decoding outgrew its memory limit",
+    Reason.CRASHED: "the decoding process died",
+    Reason.MISSING: "the file was there once and is no longer",
+    Reason.DUPLICATE: "another source has the same content",
+    Reason.TOO_SHORT: "the shot is shorter than one segment",
+    Reason.TOO_SMALL: "the picture is smaller than the training size allows",
+    Reason.LOW_FRAME_RATE: "the frame rate is too low for the training rate",
+    Reason.BLACK: "most of the clip is black",
+    Reason.STATIC: "nothing moves",
+    Reason.SLIDESHOW: "still pictures follow each other",
+    Reason.SHAKY: "the camera shakes without going anywhere",
+    Reason.TOO_FAST: "the motion is too fast to follow",
+    Reason.TRANSITION_INSIDE: "a transition lies inside the clip",
+    Reason.ENCODE_FAILED: "the clip was kept, but encoding it failed",
+}

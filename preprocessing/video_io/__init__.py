@@ -1,0 +1,1 @@
+"""Probing, reading and writing video files; the only home of decord and PyAV."""

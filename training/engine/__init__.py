@@ -1,0 +1,1 @@
+"""Engines apply gradients: one process, or DeepSpeed ZeRO over many."""

@@ -1,0 +1,1 @@
+"""MemoryPack on the diffusers FramePack transformer, which is subclassed and not forked."""

@@ -1,0 +1,1 @@
+"""Training objectives: one function each, one signature."""
