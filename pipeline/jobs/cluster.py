@@ -1,0 +1,98 @@
+"""A Ray to run on, and a bounded window of tasks on it."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+
+logger = logging.getLogger(__name__)
+
+MAX_LOSSES = 20
+"""How often one task may lose its Ray worker or node before the run gives up; a lost worker blames no input."""
+
+OBJECT_STORE_BYTES = 400 * 1024**2
+"""Only small tables travel through the object store, so that a small /dev/shm is enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One Ray task: how to submit it, and what to do with what it returns.
+
+    Attributes:
+        name: What it works on, for messages.
+        submit: Starts it; called again if its worker is lost.
+        done: Takes the result, in the driver.
+    """
+
+    name: str
+    submit: Callable[[], "ray.ObjectRef[Any]"]
+    done: Callable[[Any], None]
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """Connects to a Ray, or starts a local one that ends with the block.
+
+    Args:
+        address: Of a running Ray; None takes ``RAY_ADDRESS`` (which Ray Jobs sets), else starts a local Ray.
+        num_cpus: CPUs that a local Ray offers; None for those of the machine.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "num_cpus": num_cpus}
+    ray.init(address=target, log_to_driver=True, logging_level=logging.WARNING, **(local if target == "local" else {}))
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_bounded(tasks: Iterable[Task], *, max_in_flight: int) -> None:
+    """Runs tasks with at most `max_in_flight` submitted, and hands over results as they come.
+
+    Raises:
+        RuntimeError: If a task lost its worker `MAX_LOSSES` times, or raised.
+    """
+    waiting: dict[Any, tuple[Task, int]] = {}
+    source = iter(tasks)
+    again: deque[tuple[Task, int]] = deque()
+    while True:
+        while len(waiting) < max_in_flight:
+            task, losses = again.popleft() if again else (next(source, None), 0)
+            if task is None:
+                break
+            waiting[task.submit()] = (task, losses)
+        if not waiting:
+            return
+        ready, _ = ray.wait(list(waiting), num_returns=1)
+        task, losses = waiting.pop(ready[0])
+        if not _finish(task, ready[0]):
+            again.append((task, _count_loss(task, losses)))
+
+
+def _finish(task: Task, ref: "ray.ObjectRef[Any]") -> bool:
+    """Hands the result over; False if the worker was lost on the way."""
+    try:
+        result = ray.get(ref)
+    except RayTaskError as error:
+        raise RuntimeError(f"{task.name}: {error.cause!r}") from error
+    except (WorkerCrashedError, RayActorError, ObjectLostError, NodeDiedError):
+        return False
+    task.done(result)
+    return True
+
+
+def _count_loss(task: Task, losses: int) -> int:
+    if losses + 1 >= MAX_LOSSES:
+        raise RuntimeError(f"{task.name} lost its Ray worker {MAX_LOSSES} times; see the logs of the Ray session")
+    logger.warning("%s lost its Ray worker, trying again", task.name)
+    return losses + 1

@@ -1,0 +1,74 @@
+"""Recipes: strict, layered, overridden by dotted keys, and true to the paper."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import RecipeError, build_recipe, dump_recipe, fingerprint, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_its_dump_reads_back_equal(name: str) -> None:
+    recipe = load_recipe(name)
+    assert build_recipe(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("decide.min_dynamsm=1", "unknown key decide.min_dynamsm, did you mean min_dynamism?"),
+        ("encode.hunyuan.vea=x", "unknown key encode.hunyuan.vea, did you mean vae?"),
+        ("tran.seed=1", "unknown key tran, did you mean train?"),
+        ("decide.min_dynamism=fast", "decide.min_dynamism: input should be a valid number, got 'fast'"),
+        ("train.engine.zero_stage=7", "train.engine.zero_stage: input should be 0, 1, 2 or 3, got 7"),
+        ("train.seed", "--set train.seed: expected key=value, for example decide.min_dynamism=0.5"),
+    ],
+)
+def test_a_wrong_override_says_what_was_meant(override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("embedded", [override])
+    assert str(error.value) == message
+
+
+def test_a_wrong_name_names_the_nearest_recipe() -> None:
+    with pytest.raises(RecipeError, match="did you mean embedded"):
+        load_recipe("embeded")
+
+
+def test_a_file_that_is_missing_or_not_yaml_is_one_clear_line(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,\n")
+    for path, words in [(tmp_path / "none.yaml", "there is no recipe file"), (broken, "is not YAML")]:
+        with pytest.raises(RecipeError, match=words) as error:
+            load_recipe(str(path))
+        assert "\n" not in str(error.value)
+
+
+def test_an_override_changes_one_value_and_the_fingerprint() -> None:
+    plain, changed = load_recipe("embedded"), load_recipe("embedded", ["decide.min_dynamism=0.75"])
+    assert changed.decide.min_dynamism == 0.75
+    assert changed.clips == plain.clips
+    assert fingerprint(changed) != fingerprint(plain)
+    assert fingerprint(changed.clips) == fingerprint(plain.clips)
+
+
+def test_a_recipe_builds_on_its_base() -> None:
+    assert load_recipe("demo").encode.codec == load_recipe("embedded").encode.codec
+    assert load_recipe("demo").encode.sizes_px != load_recipe("embedded").encode.sizes_px
+
+
+def test_the_paper_s_numbers_stand_in_its_recipe() -> None:
+    recipe = load_recipe("framepack_f1_480p")
+    train = recipe.train
+    assert recipe.clips.fps == 24.0  # 4.3
+    assert recipe.clips.max_segments * 36 / recipe.clips.fps == 60.0  # 4.1: up to one minute
+    assert all(min(size) in (480, 640) for size in recipe.encode.sizes_px)  # 4.3: 480p
+    assert train.teacher.optimizer.learning_rate == train.direct.optimizer.learning_rate == 1e-5  # 4.1
+    assert train.teacher.global_batch == train.direct.global_batch == train.engine.num_workers  # 4.1: one a GPU
+    assert train.direct.curriculum[0] == 1  # A.2: "videos containing a single clip"
+    assert list(train.direct.curriculum) == sorted(train.direct.curriculum)  # A.2: "progressively increase"
+    assert recipe.model.preset == "framepack_f1"  # 4.1
+    assert recipe.model.memory.structure == "A"  # Table 3
+    assert recipe.model.memory.init == "guidance"  # 3.1
+    assert recipe.evaluate.window_share == 0.15  # 4.2, eq. 8
