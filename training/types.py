@@ -75,6 +75,72 @@ class SegmentBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """One training clip of a manifest: all that the order of training needs to know.
+
+    Attributes:
+        shard: ``<bucket>/<name>`` of the shard that holds it.
+        num_segments: Segments of the clip.
+    """
+
+    clip_id: str
+    shard: str
+    num_segments: int
+    height_px: int
+    width_px: int
+
+    def __post_init__(self) -> None:
+        """Refuse a clip without a segment."""
+        if self.num_segments < 1:
+            raise ValueError(f"clip {self.clip_id} has {self.num_segments} segments; expected at least 1")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width: clips of one size can be one tensor."""
+        return self.height_px, self.width_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalStep:
+    """One optimizer step, the same on every rank (design, section 8.1).
+
+    Attributes:
+        step: From 0.
+        clips: The global batch, by position.
+        num_segments: Leading segments of each clip that are loaded.
+        segment_index: n of teacher forcing; None trains all loaded segments in order.
+        use_memory: False withholds psi for the whole step (memory dropout).
+    """
+
+    step: int
+    clips: tuple[ClipRow, ...]
+    num_segments: tuple[int, ...]
+    segment_index: int | None
+    use_memory: bool
+
+    def __post_init__(self) -> None:
+        """Hold every clip to its segments."""
+        assert len(self.clips) == len(self.num_segments)
+        for clip, used in zip(self.clips, self.num_segments, strict=True):
+            if not 1 <= used <= clip.num_segments:
+                raise ValueError(f"{used} of the {clip.num_segments} segments of {clip.clip_id}")
+
+    @property
+    def num_losses(self) -> int:
+        """Segments with a loss, over the whole global batch; the step's loss is their mean."""
+        return len(self.clips) if self.segment_index is not None else sum(self.num_segments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomKey:
+    """Names the random numbers of one global step; clips add their position, segments their index."""
+
+    seed: int
+    stage: str
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FlowSample:
     """A point on the straight path from noise to data (paper, eq. 3 and 4).
 

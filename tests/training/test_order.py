@@ -1,0 +1,153 @@
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.order import (
+    backwards_per_rank,
+    direct_steps,
+    grouped_batches,
+    keyed_normals,
+    plan_hash,
+    positions_of_rank,
+    stacks_of_rank,
+    teacher_steps,
+    unused_clips,
+)
+from training.types import ClipRow, GlobalStep, RandomKey
+
+
+def row(i: int, num_segments: int, height_px: int = 64) -> ClipRow:
+    return ClipRow(clip_id=f"clip{i:03}", shard="a/b", num_segments=num_segments, height_px=height_px, width_px=64)
+
+
+def rows(lengths: list[int]) -> list[ClipRow]:
+    return [row(i, n) for i, n in enumerate(lengths)]
+
+
+lengths = st.lists(st.integers(1, 6), min_size=1, max_size=20)
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths=lengths, global_batch=st.integers(1, 5), seed=st.integers(0, 9))
+def test_a_global_batch_holds_clips_of_one_length(lengths: list[int], global_batch: int, seed: int) -> None:
+    batches = grouped_batches(rows(lengths), seed=seed, name="x", global_batch=global_batch, cap=None)
+    for batch in islice(batches, 20):
+        assert len(batch) == global_batch
+        assert len({clip.num_segments for clip in batch}) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths=lengths, global_batch=st.integers(1, 5))
+def test_no_clip_is_lost_when_it_does_not_fill_a_batch(lengths: list[int], global_batch: int) -> None:
+    # After G epochs every group has been cut without a remainder: each clip was seen exactly G times.
+    num_batches = len(lengths)
+    batches = grouped_batches(rows(lengths), seed=0, name="x", global_batch=global_batch, cap=None)
+    seen = Counter(clip.clip_id for batch in islice(batches, num_batches) for clip in batch)
+    assert set(seen.values()) == {global_batch}
+    assert len(seen) == len(lengths)
+
+
+def test_epochs_come_in_different_orders() -> None:
+    batches = list(islice(grouped_batches(rows([2] * 8), seed=0, name="x", global_batch=1, cap=None), 16))
+    assert batches[:8] != batches[8:]
+    assert sorted(b[0].clip_id for b in batches[:8]) == sorted(b[0].clip_id for b in batches[8:])
+
+
+def test_pictures_of_two_sizes_never_share_a_batch() -> None:
+    mixed = [row(i, 2, height_px=64 + 32 * (i % 2)) for i in range(9)]
+    for batch in islice(grouped_batches(mixed, seed=0, name="x", global_batch=2, cap=None), 18):
+        assert len({clip.size_px for clip in batch}) == 1
+
+
+def test_the_order_is_a_function_of_the_seed_and_not_of_the_order_of_rows() -> None:
+    def ids(rows: list[ClipRow], seed: int) -> list[tuple[object, ...]]:
+        steps = teacher_steps(rows, seed=seed, global_batch=2, memory_dropout=0.5)
+        return [(step.segment_index, step.use_memory, step.clips) for step in islice(steps, 30)]
+
+    clips = rows([1, 2, 3, 4, 4, 5])
+    assert ids(clips, 0) == ids(clips[::-1], 0)
+    assert ids(clips, 0) != ids(clips, 1)
+
+
+def test_n_is_uniform_over_the_segments_of_the_clips() -> None:
+    steps = teacher_steps(rows([4] * 3), seed=0, global_batch=1, memory_dropout=0.25)
+    drawn = list(islice(steps, 2000))
+    counts = Counter(step.segment_index for step in drawn)
+    assert set(counts) == {0, 1, 2, 3}
+    assert all(abs(count - 500) < 80 for count in counts.values())
+    assert abs(sum(not step.use_memory for step in drawn) - 500) < 80
+
+
+def test_the_teacher_loads_no_segment_after_n() -> None:
+    for step in islice(teacher_steps(rows([3, 5]), seed=0, global_batch=2, memory_dropout=0), 20):
+        assert step.segment_index is not None
+        assert step.num_segments == (step.segment_index + 1,) * 2
+        assert step.num_losses == 2
+
+
+def test_the_curriculum_raises_the_number_of_segments_in_equal_shares() -> None:
+    steps = list(direct_steps(rows([8] * 4), seed=0, global_batch=2, curriculum=(1, 2, 4), num_steps=9))
+    assert [step.num_segments[0] for step in steps] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert [step.step for step in steps] == list(range(9))
+    assert steps[-1].num_losses == 8
+
+
+def test_a_curriculum_beyond_the_longest_clip_trains_whole_clips() -> None:
+    steps = direct_steps(rows([3]), seed=0, global_batch=1, curriculum=(1, 40), num_steps=4)
+    assert [step.num_segments for step in steps] == [(1,), (1,), (3,), (3,)]
+
+
+def test_every_rank_knows_how_many_backward_passes_the_others_run() -> None:
+    step = GlobalStep(step=0, clips=(row(0, 3), row(1, 5)), num_segments=(3, 5), segment_index=None, use_memory=True)
+    assert backwards_per_rank(step, 2) == (3, 5)
+    assert backwards_per_rank(step, 1) == (8,)
+    assert step.num_losses == 8
+
+
+@given(num_ranks=st.sampled_from([1, 2, 3, 4, 6, 12]))
+def test_the_ranks_share_the_positions_without_gap_or_overlap(num_ranks: int) -> None:
+    shares = [positions_of_rank(12, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    assert [p for share in shares for p in share] == list(range(12))
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="a multiple of 2"):
+        positions_of_rank(3, rank=0, num_ranks=2)
+
+
+def test_clips_of_unequal_length_are_stacked_apart() -> None:
+    step = GlobalStep(
+        step=0, clips=(row(0, 3), row(1, 5), row(2, 3)), num_segments=(3, 5, 3), segment_index=None, use_memory=True
+    )
+    assert stacks_of_rank(step, rank=0, num_ranks=1) == [(0, 2), (1,)]
+
+
+def test_random_numbers_belong_to_the_position_and_not_to_the_rank() -> None:
+    key = RandomKey(seed=1, stage="teacher", step=7)
+    whole = keyed_normals(key, positions=(0, 1, 2, 3), segment=2, shape=(2, 3))
+    second_rank = keyed_normals(key, positions=(2, 3), segment=2, shape=(2, 3))
+    torch.testing.assert_close(whole[2:], second_rank, rtol=0, atol=0)
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole, keyed_normals(key, positions=(0, 1, 2, 3), segment=3, shape=(2, 3)))
+
+
+def test_clips_that_were_never_trained_on_are_named() -> None:
+    clips = rows([1, 2, 3])
+    steps = islice(teacher_steps(clips, seed=0, global_batch=1, memory_dropout=0), 2)
+    assert len(unused_clips(clips, steps)) == 1
+
+
+def test_the_plan_hash_follows_the_clips_and_the_settings() -> None:
+    clips = rows([1, 2])
+    assert plan_hash(clips, seed=0) == plan_hash(clips[::-1], seed=0)
+    assert plan_hash(clips, seed=0) != plan_hash(clips[:1], seed=0)
+    assert plan_hash(clips, seed=0) != plan_hash(clips, seed=1)
+
+
+def test_a_dataset_without_training_clips_says_so() -> None:
+    with pytest.raises(ValueError, match="holds no clip"):
+        next(teacher_steps([], seed=0, global_batch=1, memory_dropout=0))

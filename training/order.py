@@ -1,0 +1,180 @@
+"""Which clips, how many segments and which random numbers at which step: pure, and the same on every rank.
+
+Whatever changes the graph (n, memory dropout, the number of segments) is one per global step: ranks that differ in it
+abort, hang, or silently spoil ZeRO's gradients. What may differ, times and noise, is keyed by the clip's position in
+the global batch and never by rank, so that any number of ranks draws the same numbers.
+
+A global batch holds clips of one group: one picture size and one number of segments. The clips of a group form an
+endless stream, epoch after epoch, each in a new order; batches are cut from the stream, so a clip that does not fill
+a batch at the end of an epoch opens the next one, and none is lost.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import count, groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.types import ClipRow, GlobalStep, RandomKey
+
+Group = tuple[int, int, int]
+"""Height, width, number of segments."""
+
+
+def keyed_seed(*key: int | str) -> int:
+    """A seed of 63 bits that depends on every part of the key and on nothing else."""
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def keyed_rng(*key: int | str) -> np.random.Generator:
+    """Numpy random numbers of a key."""
+    return np.random.default_rng(keyed_seed(*key))
+
+
+def keyed_normals(key: RandomKey, *, positions: Sequence[int], segment: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers (B, *shape) in fp32 for one segment: row b is the clip at ``positions[b]``.
+
+    They are drawn on the CPU, so that every device type and every number of ranks trains on the same ones.
+    """
+    rows = [_normals(keyed_seed(key.seed, key.stage, key.step, position, segment), shape) for position in positions]
+    return torch.stack(rows)
+
+
+def _normals(seed: int, shape: Sequence[int]) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def teacher_steps(
+    rows: Sequence[ClipRow], *, seed: int, global_batch: int, memory_dropout: float
+) -> Iterator[GlobalStep]:
+    """The endless order of the teacher stage: at each step one n, uniform over the segments of the clips in it.
+
+    Raises:
+        ValueError: If there are no clips.
+    """
+    batches = grouped_batches(rows, seed=seed, name="teacher", global_batch=global_batch, cap=None)
+    for step, clips in enumerate(batches):
+        rng = keyed_rng(seed, "teacher", "step", step)
+        n = int(rng.integers(clips[0].num_segments))
+        use_memory = bool(rng.random() >= memory_dropout)
+        yield GlobalStep(
+            step=step, clips=clips, num_segments=(n + 1,) * len(clips), segment_index=n, use_memory=use_memory
+        )
+
+
+def direct_steps(
+    rows: Sequence[ClipRow], *, seed: int, global_batch: int, curriculum: Sequence[int], num_steps: int
+) -> Iterator[GlobalStep]:
+    """The order of the direct stage: caps on the number of segments in equal shares of the steps (paper, A.2).
+
+    A clip that is longer than the cap is trained on its first segments.
+
+    Raises:
+        ValueError: If there are no clips.
+    """
+    for phase, (cap, steps) in enumerate(
+        groupby(range(num_steps), lambda k: curriculum[_phase(k, num_steps, curriculum)])
+    ):
+        batches = grouped_batches(rows, seed=seed, name=f"direct {phase}", global_batch=global_batch, cap=cap)
+        for step, clips in zip(steps, batches, strict=False):
+            num_segments = tuple(min(cap, clip.num_segments) for clip in clips)
+            yield GlobalStep(step=step, clips=clips, num_segments=num_segments, segment_index=None, use_memory=True)
+
+
+def _phase(step: int, num_steps: int, curriculum: Sequence[int]) -> int:
+    return step * len(curriculum) // num_steps
+
+
+def grouped_batches(
+    rows: Sequence[ClipRow], *, seed: int, name: str, global_batch: int, cap: int | None
+) -> Iterator[tuple[ClipRow, ...]]:
+    """Endless global batches of clips of one size and one number of segments (counted up to `cap`).
+
+    Raises:
+        ValueError: If there are no clips.
+    """
+    if not rows:
+        raise ValueError("the dataset's training split holds no clip: preprocess more videos, or loosen `decide`")
+    groups = _groups(rows, cap)
+    for epoch in count():
+        due = [
+            (group, k) for group, clips in groups.items() for k in _batches_of_epoch(epoch, len(clips), global_batch)
+        ]
+        for i in keyed_rng(seed, name, "batches", epoch).permutation(len(due)):
+            group, k = due[i]
+            yield _cut(groups[group], (seed, name, *group), k, global_batch)
+
+
+def _groups(rows: Sequence[ClipRow], cap: int | None) -> Mapping[Group, list[ClipRow]]:
+    groups: dict[Group, list[ClipRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.clip_id):
+        segments = row.num_segments if cap is None else min(cap, row.num_segments)
+        groups[(*row.size_px, segments)].append(row)
+    return dict(sorted(groups.items()))
+
+
+def _batches_of_epoch(epoch: int, num_clips: int, global_batch: int) -> range:
+    """Batches of a group's stream that are full at the end of this epoch and were not at the end of the last."""
+    return range(epoch * num_clips // global_batch, (epoch + 1) * num_clips // global_batch)
+
+
+def _cut(clips: Sequence[ClipRow], key: tuple[int | str, ...], k: int, global_batch: int) -> tuple[ClipRow, ...]:
+    """Batch k of a group's stream: elements [k G, (k + 1) G)."""
+    places = [divmod(i, len(clips)) for i in range(k * global_batch, (k + 1) * global_batch)]
+    return tuple(clips[_epoch_order(len(clips), *key, epoch)[i]] for epoch, i in places)
+
+
+@lru_cache(maxsize=256)
+def _epoch_order(num_clips: int, *key: int | str) -> np.ndarray:
+    return keyed_rng(*key).permutation(num_clips)
+
+
+def positions_of_rank(global_batch: int, *, rank: int, num_ranks: int) -> range:
+    """Positions of the global batch that a rank works on.
+
+    Raises:
+        ValueError: If the ranks would get unequal numbers of clips.
+    """
+    if global_batch % num_ranks:
+        raise ValueError(
+            f"a global batch of {global_batch} clips over {num_ranks} ranks: expected a multiple of {num_ranks};"
+            " set train.<stage>.global_batch or train.engine.num_workers"
+        )
+    share = global_batch // num_ranks
+    return range(rank * share, (rank + 1) * share)
+
+
+def stacks_of_rank(step: GlobalStep, *, rank: int, num_ranks: int) -> list[tuple[int, ...]]:
+    """A rank's positions, those together that can be one tensor: clips of one size and one number of segments."""
+    positions = positions_of_rank(len(step.clips), rank=rank, num_ranks=num_ranks)
+    stacks: dict[Group, list[int]] = defaultdict(list)
+    for position in positions:
+        stacks[(*step.clips[position].size_px, step.num_segments[position])].append(position)
+    return [tuple(stack) for stack in stacks.values()]
+
+
+def backwards_per_rank(step: GlobalStep, num_ranks: int) -> tuple[int, ...]:
+    """How often each rank runs a backward pass in this step."""
+    ranks = [stacks_of_rank(step, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    each = [
+        [1 if step.segment_index is not None else step.num_segments[stack[0]] for stack in stacks] for stacks in ranks
+    ]
+    return tuple(sum(counts) for counts in each)
+
+
+def unused_clips(rows: Iterable[ClipRow], steps: Iterable[GlobalStep]) -> tuple[str, ...]:
+    """Clips that these steps never train on, sorted."""
+    used = {clip.clip_id for step in steps for clip in step.clips}
+    return tuple(sorted({row.clip_id for row in rows} - used))
+
+
+def plan_hash(rows: Sequence[ClipRow], **settings: object) -> str:
+    """Names an order: the clips it is made of, and the settings that shape it. Independent of ranks and workers."""
+    plain = sorted((row.clip_id, row.num_segments, *row.size_px) for row in rows)
+    return hashlib.sha256(json.dumps([plain, settings], sort_keys=True).encode()).hexdigest()
