@@ -1,0 +1,272 @@
+"""Runs a function in a killable child process, with a progress deadline and a memory limit.
+
+Decoders hang in native code, abort, and eat memory (decord #373 spins for ever holding the GIL: no signal, no thread, only a
+kill ends it). So untrusted video is touched only in a child that its parent may kill and replace. The child is a fresh
+interpreter, not a fork: it is safe under threads, in Ray workers and in pytest, and it imports only what its function needs.
+"""
+
+import ctypes
+import json
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+from preprocessing.reasons import Reason
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from preprocessing.isolation import _serve; _serve()"
+_PINNED = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""One thread, for equal bytes on any machine; few arenas, so that the memory limit means memory."""
+
+_ITEM, _TICK, _END, _RAISED, _NO_MEMORY = range(5)
+_START_TIMEOUT_S = 300.0
+"""For an interpreter and its imports on a busy machine or a slow disk."""
+_PR_SET_PDEATHSIG = 1
+_MIB = 1 << 20
+_T = TypeVar("_T")
+
+
+class ChildFailed(Exception):
+    """The child hung, outgrew its limit or died; a new one takes the next call.
+
+    Attributes:
+        reason: `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`.
+        message: One line for people.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        """Keep both as arguments, so that it can be pickled."""
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        """Reason and message."""
+        return f"{self.reason}: {self.message}"
+
+
+class IsolatedWorker:
+    """One killable child process that runs generator functions, one at a time, and is used again until it dies.
+
+    The child starts with the first call. It dies with this process, also if that is killed (Linux: with the *thread* that
+    started it, so use a worker in the thread that made it).
+    """
+
+    def __init__(self, *, progress_timeout_s: float, memory_limit_mb: int) -> None:
+        """Remember the limits; nothing starts yet.
+
+        Args:
+            progress_timeout_s: No item for this long, while one is waited for, kills the child.
+            memory_limit_mb: Address space in MiB that the child may grow by, beyond what its imports take.
+        """
+        self._progress_timeout_s = progress_timeout_s
+        self._memory_limit_mb = memory_limit_mb
+        self._child: _Child | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing starts before the first call."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill the child."""
+        self.close()
+
+    def close(self) -> None:
+        """Kill the child, if there is one. The next call starts another."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def stream(self, function: Callable[..., Iterator[_T | None]], *args: object) -> Iterator[_T]:
+        """What a module-level generator function yields in the child, item by item.
+
+        A `None` item is a sign of life and is not passed on. A consumer that stops early costs the child its life.
+
+        Raises:
+            ChildFailed: If the child made no progress, outgrew its memory or died.
+            Exception: Whatever the function raised.
+        """
+        child = self._child = self._child or _Child(self._progress_timeout_s)
+        finished = False
+        try:
+            child.send((function, args, self._memory_limit_mb))
+            child.receive(_START_TIMEOUT_S)
+            while True:
+                tag, payload = child.receive(self._progress_timeout_s)
+                if tag == _ITEM:
+                    yield payload
+                elif tag != _TICK:
+                    finished = tag != _NO_MEMORY
+                    break
+        finally:
+            if not finished:
+                self.close()
+        _raise_if_failed(tag, payload)
+
+    def call(self, function: Callable[..., Iterator[_T | None]], *args: object) -> _T:
+        """The last item of `stream`.
+
+        Raises:
+            ValueError: If the function yielded none.
+        """
+        last: list[_T] = []
+        for item in self.stream(function, *args):
+            last[:] = [item]
+        if not last:
+            raise ValueError(f"{function.__name__} yielded nothing; expected at least one item")
+        return last[0]
+
+
+def _raise_if_failed(tag: int, payload: Any) -> None:  # noqa: ANN401 - whatever the function raised
+    if tag == _NO_MEMORY:
+        raise ChildFailed(Reason.OUT_OF_MEMORY, payload)
+    if tag == _RAISED:
+        raise payload
+
+
+class _Child:
+    """The parent's end of one child process."""
+
+    def __init__(self, timeout_s: float) -> None:
+        ours, theirs = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # a child may also stop in the middle of a message
+            ours.setsockopt(socket.SOL_SOCKET, option, _timeval(timeout_s))
+        self._stderr = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as the child
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **_PINNED},
+            )
+        self._connection = Connection(ours.detach())
+
+    def send(self, task: tuple[object, ...]) -> None:
+        self._stderr.seek(0)
+        self._stderr.truncate()
+        try:
+            self._connection.send(task)
+        except (BrokenPipeError, ConnectionResetError):
+            self._explain_death()
+
+    def receive(self, timeout_s: float) -> tuple[int, Any]:
+        """The next message.
+
+        Raises:
+            ChildFailed: If none comes in time, or none will.
+        """
+        try:
+            if self._connection.poll(timeout_s):
+                return self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._explain_death()
+        except BlockingIOError:
+            pass
+        raise ChildFailed(Reason.TIMEOUT, f"no progress for {timeout_s:g} s")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+        self._stderr.close()
+
+    def _explain_death(self) -> NoReturn:
+        code = self._process.wait()
+        last_words = self._last_words()
+        if any(sign in last_words for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
+            raise ChildFailed(Reason.OUT_OF_MEMORY, "the child ran out of memory and aborted")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        tail = f": {last_words.splitlines()[-1][:200]}" if last_words else ""
+        raise ChildFailed(Reason.CRASHED, f"the child {how}{tail}")
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), 4096, max(0, size - 4096)).decode(errors="replace").strip()
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+
+
+def _serve() -> NoReturn:
+    """The child's life: take a function, send what it yields, until the parent is gone."""
+    fd, parent_pid = int(sys.argv[2]), int(sys.argv[3])
+    _die_with(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it kills us
+    connection = Connection(fd)
+    base = _address_space()
+    try:
+        while True:
+            _limit_address_space(None)
+            before = _address_space()
+            function, args, limit_mb = connection.recv()  # imports the function's module
+            base += _address_space() - before
+            _limit_address_space(base + limit_mb * _MIB)
+            connection.send((_TICK, None))
+            _run(connection, function, args)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # a decoder's threads may never join
+
+
+def _run(connection: Connection, function: Callable[..., Iterator[object]], args: tuple[object, ...]) -> None:
+    try:
+        for item in function(*args):
+            connection.send((_TICK if item is None else _ITEM, item))
+        connection.send((_END, None))
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except MemoryError as error:
+        connection.send((_NO_MEMORY, f"{function.__name__} outgrew its memory limit: {error}"))
+    except Exception as error:  # noqa: BLE001 - the parent raises it again
+        connection.send(_described(error))
+
+
+def _described(error: Exception) -> tuple[int, object]:
+    if "Insufficient memory" in str(error):  # OpenCV's words for a failed allocation
+        return _NO_MEMORY, str(error)
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError):
+        return _RAISED, RuntimeError(f"{type(error).__name__}: {error}")
+    return _RAISED, error
+
+
+def _die_with(parent_pid: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def _limit_address_space(limit: int | None) -> None:
+    if sys.platform != "linux":
+        return  # elsewhere the kernel ignores or refuses it
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = hard if limit is None else limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _address_space() -> int:
+    """Bytes of address space in use, 0 where the kernel does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text("ascii").split()[0]) * resource.getpagesize() if statm.exists() else 0
