@@ -1,0 +1,168 @@
+"""Films of several shots: hard cuts, dissolves, fades through black, and fades at the ends of the file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+
+from preprocessing.reasons import Reason
+from preprocessing.rendering.edits import dissolve, fade_in, fade_out
+from preprocessing.rendering.films import CERTAIN, Film, shot_num_frames
+from preprocessing.rendering.scenes import Frames
+from preprocessing.rendering.shots import Format, Shot, caption, shot_frames, things_of
+from preprocessing.rendering.textures import Pattern
+from preprocessing.rendering.truth import ShotTruth
+from preprocessing.samples import Transition, TransitionKind
+
+SQUARE = Format(width_px=160, height_px=160, fps=24.0)
+LANDSCAPE = Format(width_px=192, height_px=160, fps=24.0)
+LANDSCAPE_30 = Format(width_px=192, height_px=160, fps=30.0)
+
+TOO_SHORT_FRAMES = 22
+"""Frames of a shot that holds no segment."""
+
+
+class Joint(StrEnum):
+    """How two shots are joined."""
+
+    CUT = "cut"
+    DISSOLVE = "dissolve"
+    FADE = "fade through black"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splice:
+    """A joint and its length: frames in which a dissolve mixes two shots, or frames on either side of a black middle."""
+
+    joint: Joint
+    num_mixed: int = 0
+
+    @property
+    def duration(self) -> int:
+        """Frames of the finished film that belong to neither shot."""
+        return 2 * self.num_mixed if self.joint is Joint.FADE else self.num_mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A shot and how many pure frames of it the film shows."""
+
+    shot: Shot
+    num_pure: int
+
+
+def transitions_of(pieces: Sequence[Piece], splices: Sequence[Splice]) -> tuple[Transition, ...]:
+    """Where the transitions between pieces lie in the finished film."""
+    found, frame = [], 0
+    for piece, splice in zip(pieces, splices, strict=False):
+        start = frame + piece.num_pure
+        frame = start + splice.duration
+        kind = TransitionKind.CUT if splice.joint is Joint.CUT else TransitionKind.GRADUAL
+        found.append(Transition(kind=kind, start_frame=start, end_frame=frame, score=CERTAIN))
+    return tuple(found)
+
+
+def shots_of(pieces: Sequence[Piece], splices: Sequence[Splice]) -> tuple[ShotTruth, ...]:
+    """Where the pure frames of each piece lie in the finished film, and what becomes of them."""
+    gaps = [0, *(splice.duration for splice in splices)]
+    shots, frame = [], 0
+    for piece, gap in zip(pieces, gaps, strict=True):
+        start = frame + gap
+        frame = start + piece.num_pure
+        reason = Reason.TOO_SHORT if piece.num_pure <= TOO_SHORT_FRAMES else None
+        shots.append(ShotTruth(start_frame=start, end_frame=frame, dropped_for=reason))
+    return tuple(shots)
+
+
+def edited_frames(
+    rng: np.random.Generator, *, pieces: Sequence[Piece], splices: Sequence[Splice], form: Format
+) -> Frames:
+    """The finished film; shots keep moving while they are mixed."""
+    heads = [0, *(splice.num_mixed for splice in splices)]
+    tails = [*(splice.num_mixed for splice in splices), 0]
+    parts = [
+        shot_frames(piece.shot, rng, head + piece.num_pure + tail, form)
+        for piece, head, tail in zip(pieces, heads, tails, strict=True)
+    ]
+    film_NHW3 = parts[0]
+    for part_NHW3, splice in zip(parts[1:], splices, strict=True):
+        film_NHW3 = _join(film_NHW3, part_NHW3, splice)
+    return film_NHW3
+
+
+def _join(first_NHW3: Frames, second_NHW3: Frames, splice: Splice) -> Frames:
+    match splice.joint:
+        case Joint.CUT:
+            return np.concatenate([first_NHW3, second_NHW3])
+        case Joint.DISSOLVE:
+            return dissolve(first_NHW3, second_NHW3, splice.num_mixed)
+        case Joint.FADE:
+            return np.concatenate([fade_out(first_NHW3, splice.num_mixed), fade_in(second_NHW3, splice.num_mixed)])
+
+
+def faded_take(rng: np.random.Generator, *, piece: Piece, num_mixed: int, form: Format) -> Frames:
+    """One shot that comes out of black and goes back to it."""
+    frames_NHW3 = shot_frames(piece.shot, rng, piece.num_pure + 2 * num_mixed, form)
+    return fade_out(fade_in(frames_NHW3, num_mixed), num_mixed)
+
+
+def _edited(name: str, form: Format, pieces: Sequence[Piece], splices: Sequence[Splice]) -> Film:
+    return Film(
+        name=name,
+        codec="libx264",
+        form=form,
+        caption=" ".join(caption(piece.shot) for piece in pieces),
+        make=partial(edited_frames, pieces=pieces, splices=splices, form=form),
+        transitions=transitions_of(pieces, splices),
+        shots=shots_of(pieces, splices),
+    )
+
+
+def _faded(name: str, form: Format, piece: Piece, num_mixed: int) -> Film:
+    end = num_mixed + piece.num_pure
+    ranges = ((0, num_mixed), (end, end + num_mixed))
+    return Film(
+        name=name,
+        codec="libx264",
+        form=form,
+        caption=caption(piece.shot),
+        make=partial(faded_take, piece=piece, num_mixed=num_mixed, form=form),
+        transitions=tuple(
+            Transition(kind=TransitionKind.GRADUAL, start_frame=a, end_frame=b, score=CERTAIN) for a, b in ranges
+        ),
+        shots=(ShotTruth(start_frame=num_mixed, end_frame=end, dropped_for=None),),
+    )
+
+
+_TEAL = Shot(
+    pattern=Pattern.CLOUDS, dark="teal", light="yellow", camera="pans left", things=things_of("red disc right")
+)
+_NAVY = Shot(pattern=Pattern.STRIPES, dark="navy", light="pink", camera="tilts up")
+_GREEN = Shot(
+    pattern=Pattern.PATCHES, dark="green", light="white", camera="pans right", things=things_of("purple square down")
+)
+_BROWN = Shot(pattern=Pattern.CHECKS, dark="brown", light="orange", camera="drifts down and right")
+_BLUE = Shot(
+    pattern=Pattern.CLOUDS, dark="blue", light="pink", camera="comes closer", things=things_of("yellow diamond left")
+)
+
+_CUT = Splice(joint=Joint.CUT)
+
+
+def edited_films() -> tuple[Film, ...]:
+    """All films of several shots or with faded ends."""
+    return (
+        _edited("cuts_three_shots", SQUARE, [_piece(_TEAL, 3), _piece(_NAVY, 2), _piece(_GREEN, 3)], [_CUT, _CUT]),
+        _edited("cuts_at_30_fps", LANDSCAPE_30, [_piece(_BROWN, 3, 30.0), _piece(_BLUE, 3, 30.0)], [_CUT]),
+        _edited("cuts_short_insert", SQUARE, [_piece(_GREEN, 3), Piece(shot=_BLUE, num_pure=TOO_SHORT_FRAMES), _piece(_NAVY, 3)], [_CUT, _CUT]),
+        _edited("dissolve_quick", SQUARE, [_piece(_NAVY, 3), _piece(_TEAL, 3)], [Splice(joint=Joint.DISSOLVE, num_mixed=12)]),
+        _edited("dissolve_slow", LANDSCAPE, [_piece(_BLUE, 3), _piece(_BROWN, 3)], [Splice(joint=Joint.DISSOLVE, num_mixed=24)]),
+        _edited("fade_through_black", SQUARE, [_piece(_BROWN, 3), _piece(_TEAL, 3)], [Splice(joint=Joint.FADE, num_mixed=12)]),
+        _faded("fade_at_both_ends", LANDSCAPE, _piece(_GREEN, 4), num_mixed=18),
+    )  # fmt: skip
+
+
+def _piece(shot: Shot, num_segments: int, fps: float = 24.0) -> Piece:
+    return Piece(shot=shot, num_pure=shot_num_frames(num_segments, fps))
