@@ -1,0 +1,74 @@
+"""The page of a tracking database, on loopback, until interrupted."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pipeline.tracking import ENVIRONMENT, OFF, SQLITE, without_secrets
+
+
+def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:
+    """Shows the runs of a tracking database on a page that only this machine reaches, until interrupted.
+
+    Args:
+        uri: Tracking URI; a server has its page already, and only its address is announced.
+        port: Where to listen; a taken port gives way to a free one.
+        announce: Takes the address of the page.
+
+    Returns:
+        Exit status of the server; 0 after an interrupt.
+
+    Raises:
+        ValueError: If `uri` tracks nothing.
+    """
+    if uri == OFF:
+        raise ValueError("nothing was tracked (tracking URI none), so there is no page to show")
+    if not uri.startswith(SQLITE):
+        announce(without_secrets(uri))
+        return 0
+    port = _free_port(port)
+    announce(f"http://127.0.0.1:{port}")
+    where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    return _run_until_interrupted([sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *where])
+
+
+def _free_port(port: int) -> int:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            candidate.bind(("127.0.0.1", 0))
+        return candidate.getsockname()[1]
+
+
+def _run_until_interrupted(command: Sequence[str]) -> int:
+    """Runs a command in a process group of its own and ends the whole group with us."""
+    process = subprocess.Popen(command, env=ENVIRONMENT | os.environ, start_new_session=True)
+    previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        _end_group(process)
+
+
+def _exit_on_signal(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=5)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
