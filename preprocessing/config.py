@@ -111,26 +111,28 @@ class PlanConfig(Settings):
 
 
 class HunyuanPaths(Settings):
-    """Where the production encoders' weights are: local folders or hub ids with a revision."""
+    """Where the production encoders' weights are: local folders, or hub ids ``owner/name[/subfolder][@revision]``."""
 
     vae: str = ""
     """diffusers `AutoencoderKLHunyuanVideo`."""
     text_encoder: str = ""
-    """transformers Llama with its tokenizer (`tokenizer` beside it or inside)."""
+    """transformers Llama."""
     tokenizer: str = ""
-    """Tokenizer of the Llama."""
+    """Tokenizer of the Llama; empty if it lies in the folder of `text_encoder`."""
     text_encoder_2: str = ""
     """transformers CLIP text model."""
     tokenizer_2: str = ""
-    """Tokenizer of the CLIP text model."""
+    """Tokenizer of the CLIP text model; empty if it lies in the folder of `text_encoder_2`."""
     image_encoder: str = ""
     """transformers SigLIP vision model."""
     feature_extractor: str = ""
-    """Image processor of the SigLIP vision model."""
+    """Image processor of the SigLIP vision model; empty if it lies in the folder of `image_encoder`."""
     revision: str | None = None
-    """Hub revision, pinned; None for local folders."""
+    """Hub revision of the ids that name none of their own; None for local folders."""
     allow_download: bool = False
     """Whether a hub may be asked."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type that the encoders compute in; latents are stored in bf16 whatever it is."""
 
 
 class EncodeConfig(Settings):
