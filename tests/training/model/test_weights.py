@@ -1,0 +1,145 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import HunyuanVideoFramepackTransformer3DModel
+
+from preprocessing.samples import CodecRecord
+from training.config import ModelConfig
+from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context, predict_velocity
+from training.model.weights import (
+    as_diffusers,
+    load_base,
+    load_for_generate,
+    load_model,
+    save_model,
+    weights_sha256,
+)
+from training.types import Condition
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, tiny_model: MemoryPackTransformer3DModel, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> Path:
+    save_model(tiny_model, tmp_path, config=tiny_config, codec=tiny_codec, fps=24.0, sizes_px=((32, 48),))
+    return tmp_path
+
+
+def test_a_saved_model_comes_back_to_the_bit(
+    folder: Path, tiny_model: MemoryPackTransformer3DModel, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    model, record = load_model(folder, dtype=torch.float32)
+    assert weights_sha256(model.state_dict()) == weights_sha256(tiny_model.state_dict()) == record.weights_sha256
+    assert (record.model, record.codec) == (tiny_config, tiny_codec)
+    assert (record.fps, record.sizes_px) == (24.0, ((32, 48),))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_unmodified_diffusers_loads_the_folder_and_computes_the_same(
+    folder: Path, tiny_model: MemoryPackTransformer3DModel, condition_of: Callable[[list[int]], Condition]
+) -> None:
+    theirs, unused = HunyuanVideoFramepackTransformer3DModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(unused.values())
+    assert json.loads((folder / "config.json").read_text())["_class_name"] == "HunyuanVideoFramepackTransformer3DModel"
+    rng = torch.Generator().manual_seed(0)
+    start, noise = torch.randn(1, 4, 1, 4, 6, generator=rng), torch.randn(1, 4, 9, 4, 6, generator=rng)
+    condition = condition_of([3])
+    ours = predict_velocity(
+        tiny_model, noise, torch.tensor([0.3]), first_context(start), condition, guidance_scale=6.0, rope_mode="f1"
+    )
+    indices = torch.arange(29)
+    output = theirs(
+        hidden_states=noise,
+        timestep=torch.tensor([700.0]),
+        encoder_hidden_states=condition.text_BLD,
+        encoder_attention_mask=condition.text_mask_BL,
+        pooled_projections=condition.pooled_BD,
+        image_embeds=condition.image_BND,
+        indices_latents=indices[20:],
+        guidance=torch.tensor([6000.0]),
+        latents_clean=start.expand(-1, -1, 2, -1, -1),
+        indices_latents_clean=indices[[0, 19]],
+        latents_history_2x=torch.zeros(1, 4, 2, 4, 6),
+        indices_latents_history_2x=indices[17:19],
+        latents_history_4x=torch.zeros(1, 4, 16, 4, 6),
+        indices_latents_history_4x=indices[1:17],
+    ).sample
+    torch.testing.assert_close(ours, -output, rtol=0, atol=1e-6)
+
+
+def test_a_base_checkpoint_gets_a_fresh_memory_and_nothing_stays_on_meta(
+    folder: Path, tiny_model: MemoryPackTransformer3DModel, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    def load(seed: int) -> dict[str, torch.Tensor]:
+        model = load_base(
+            tiny_config,
+            tiny_codec,
+            str(folder),
+            revision=None,
+            allow_download=False,
+            dtype=torch.float32,
+            seed=seed,
+        )
+        return model.state_dict()
+
+    weights, base = load(seed=1), tiny_model.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    changed = {name for name in weights if not torch.equal(weights[name], base[name])}
+    assert changed
+    assert all(name.startswith("semantic_pack.") for name in changed)
+    assert weights_sha256(load(seed=1)) == weights_sha256(weights) != weights_sha256(load(seed=2))
+
+
+def test_a_base_checkpoint_of_another_size_is_refused(
+    folder: Path, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    config = tiny_config.model_copy(update={"preset": "small"})
+    with pytest.raises(ValueError, match="does not fit the preset"):
+        load_base(config, tiny_codec, str(folder), revision=None, allow_download=False, dtype=torch.float32, seed=0)
+
+
+def test_another_codec_is_refused_with_what_differs(folder: Path, tiny_codec: CodecRecord) -> None:
+    load_for_generate(folder, replace(tiny_codec, text_tokens=99), dtype=torch.float32)
+    other = replace(tiny_codec, codec_id="dct", latent_channels=16)
+    with pytest.raises(ValueError, match="codec_id was 'tiny' and is 'dct'; latent_channels was 4 and is 16"):
+        load_for_generate(folder, other, dtype=torch.float32)
+
+
+def test_a_folder_without_a_record_is_no_model_folder(folder: Path) -> None:
+    (folder / "longtake.json").unlink()
+    with pytest.raises(ValueError, match="not a model folder"):
+        load_model(folder, dtype=torch.float32)
+
+
+def test_the_hash_of_weights_knows_names_values_and_types_but_no_order() -> None:
+    one, two = torch.ones(2), torch.zeros(3)
+    expected = weights_sha256({"a": one, "b": two})
+    assert weights_sha256({"b": two, "a": one}) == expected
+    others = ({"a": one, "c": two}, {"a": one.bfloat16(), "b": two}, {"a": one, "b": two + 1}, {"a": one})
+    assert all(weights_sha256(other) != expected for other in others)
+
+
+def test_the_backbone_is_shared_and_not_copied(tiny_model: MemoryPackTransformer3DModel) -> None:
+    backbone = as_diffusers(tiny_model)
+    assert backbone.proj_out.weight.data_ptr() == tiny_model.proj_out.weight.data_ptr()
+
+
+def test_save_pretrained_and_from_pretrained_of_the_class_itself_agree(
+    tmp_path: Path, tiny_model: MemoryPackTransformer3DModel, condition_of: Callable[[list[int]], Condition]
+) -> None:
+    tiny_model.save_pretrained(tmp_path)
+    again = MemoryPackTransformer3DModel.from_pretrained(tmp_path)
+    x_t, t = torch.randn(1, 4, 9, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5])
+    condition = condition_of([6])
+    with torch.no_grad():
+        outputs = []
+        for model in (tiny_model, again):
+            context = next_context(model, first_context(x_t[:, :, :1]), condition, x_t)
+            outputs.append(
+                predict_velocity(model, x_t, t, context, condition, guidance_scale=1.0, rope_mode="relative_start")
+            )
+    assert torch.equal(*outputs)

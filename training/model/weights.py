@@ -1,0 +1,238 @@
+"""Weights: the base model's, ours on disk, and what unmodified diffusers code can load.
+
+A model folder is a diffusers folder (``config.json``, ``diffusion_pytorch_model*.safetensors``: the backbone alone)
+with two files more: ``memory.safetensors`` (SemanticPack, where there is one) and ``longtake.json`` (`ModelRecord`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import HunyuanVideoFramepackTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from preprocessing.samples import CodecRecord
+from training.config import ModelConfig
+from training.model.memory_pack import MemoryPackTransformer3DModel
+from training.model.presets import build_model, preset
+from training.model.semantic_pack import SemanticPack
+
+RECORD_FILE, MEMORY_FILE = "longtake.json", "memory.safetensors"
+MEMORY_PREFIX = "semantic_pack."
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """What a model folder says of itself (``longtake.json``).
+
+    Attributes:
+        codec: Whose latents and features the model reads.
+        model: Size, memory and positions.
+        fps: Frames a second of the training clips.
+        sizes_px: (height, width) of the training clips.
+        weights_sha256: Of the weights, see `weights_sha256`.
+    """
+
+    codec: CodecRecord
+    model: ModelConfig
+    fps: float
+    sizes_px: tuple[tuple[int, int], ...]
+    weights_sha256: str
+
+
+def record_to_json(record: ModelRecord) -> str:
+    """The record as JSON text."""
+    values = asdict(record) | {"model": record.model.model_dump(), "format_version": FORMAT_VERSION}
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def record_from_json(text: str) -> ModelRecord:
+    """The record from JSON text.
+
+    Raises:
+        ValueError: If it was written in another format.
+    """
+    values = json.loads(text)
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"{RECORD_FILE} has format {values.get('format_version')!r}; this code reads {FORMAT_VERSION}")
+    return ModelRecord(
+        codec=CodecRecord(**values["codec"]),
+        model=ModelConfig.model_validate(values["model"], strict=False),
+        fps=values["fps"],
+        sizes_px=tuple((height, width) for height, width in values["sizes_px"]),
+        weights_sha256=values["weights_sha256"],
+    )
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Hash of names, types, shapes and values, whatever the order or the files they lie in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def backbone_config(model: MemoryPackTransformer3DModel) -> dict[str, Any]:
+    """The backbone's settings, all explicit: diffusers puts its own defaults where a name is in `_use_default_values`."""
+    return {name: value for name, value in model.config.items() if name != "memory" and not name.startswith("_")}
+
+
+def as_diffusers(model: MemoryPackTransformer3DModel) -> HunyuanVideoFramepackTransformer3DModel:
+    """The backbone as the diffusers class, sharing the weights."""
+    with torch.device("meta"):
+        backbone = HunyuanVideoFramepackTransformer3DModel(**backbone_config(model))
+    shared = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(MEMORY_PREFIX)}
+    backbone.load_state_dict(shared, assign=True)
+    return backbone
+
+
+def save_model(
+    model: MemoryPackTransformer3DModel,
+    folder: Path,
+    *,
+    config: ModelConfig,
+    codec: CodecRecord,
+    fps: float,
+    sizes_px: tuple[tuple[int, int], ...],
+) -> ModelRecord:
+    """Write a model folder; its record comes last, so that a folder without one is not finished.
+
+    Args:
+        model: On any device.
+        folder: Made if it is missing.
+        config: What the model was built from.
+        codec: Whose latents it reads.
+        fps: Of the training clips.
+        sizes_px: Of the training clips, (height, width).
+    """
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    as_diffusers(model).save_pretrained(folder, safe_serialization=True)
+    if model.semantic_pack is not None:
+        memory = {name: tensor.cpu().contiguous() for name, tensor in model.semantic_pack.state_dict().items()}
+        save_file(memory, folder / MEMORY_FILE)
+    record = ModelRecord(
+        codec=codec, model=config, fps=fps, sizes_px=sizes_px, weights_sha256=weights_sha256(model.state_dict())
+    )
+    (folder / RECORD_FILE).write_text(record_to_json(record))
+    return record
+
+
+def read_record(folder: Path) -> ModelRecord:
+    """What a model folder says of itself.
+
+    Raises:
+        ValueError: If the folder is not a finished model folder.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise ValueError(f"no {RECORD_FILE} in {folder}: not a model folder; make one with longtake export")
+    return record_from_json(path.read_text())
+
+
+def load_model(folder: Path, *, dtype: torch.dtype) -> tuple[MemoryPackTransformer3DModel, ModelRecord]:
+    """The model in a folder written by `save_model`, on the CPU, and its record.
+
+    Raises:
+        ValueError: If the folder is not a model folder, or its weights are not the model's.
+    """
+    record = read_record(folder)
+    backbone = HunyuanVideoFramepackTransformer3DModel.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+    weights = dict(backbone.state_dict())
+    if record.model.memory.enabled:
+        memory = load_file(folder / MEMORY_FILE)
+        weights |= {MEMORY_PREFIX + name: tensor.to(dtype) for name, tensor in memory.items()}
+    model = build_model(record.model, record.codec, device="meta", seed=0)
+    _assign(model, weights, source=str(folder))
+    return model, record
+
+
+def load_for_generate(
+    folder: Path, codec: CodecRecord, *, dtype: torch.dtype
+) -> tuple[MemoryPackTransformer3DModel, ModelRecord]:
+    """The model in a folder, if it reads what the codec writes.
+
+    Raises:
+        ValueError: If it doesn't, with every difference.
+    """
+    differences = codec_differences(read_record(folder).codec, codec)
+    if differences:
+        raise ValueError(f"{folder} was trained with another codec: {'; '.join(differences)}")
+    return load_model(folder, dtype=dtype)
+
+
+def codec_differences(trained: CodecRecord, given: CodecRecord) -> list[str]:
+    """What two codec records disagree on, one line each; the length of a prompt may differ."""
+    ours, theirs = (json.loads(json.dumps(asdict(record))) for record in (trained, given))
+    names = [name for name in ours if name != "text_tokens" and ours[name] != theirs[name]]
+    return [f"{name} was {ours[name]!r} and is {theirs[name]!r}" for name in names]
+
+
+def load_base(
+    config: ModelConfig,
+    codec: CodecRecord,
+    source: str,
+    *,
+    revision: str | None,
+    allow_download: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> MemoryPackTransformer3DModel:
+    """A FramePack checkpoint with a fresh memory on top.
+
+    `from_pretrained` into our class would leave the memory's weights on meta, or uninitialised; so the backbone is
+    loaded by its own class and handed over, and only the memory may be missing.
+
+    Args:
+        config: Size and memory; the size must be the checkpoint's.
+        codec: Whose latents the checkpoint reads.
+        source: Folder, or hub id.
+        revision: Hub revision, pinned.
+        allow_download: Whether a hub may be asked.
+        dtype: Of all weights.
+        seed: Of the memory's weights.
+
+    Raises:
+        ValueError: If the checkpoint's sizes are not the preset's and the codec's.
+    """
+    backbone = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
+        source, torch_dtype=dtype, revision=revision, local_files_only=not allow_download
+    )
+    model = build_model(config, codec, device="meta", seed=seed)
+    _assign(model, dict(backbone.state_dict()) | fresh_memory(config, codec, dtype=dtype, seed=seed), source=source)
+    return model
+
+
+def fresh_memory(config: ModelConfig, codec: CodecRecord, *, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
+    """Weights of a memory drawn from `seed`, under their names in the model; none where memory is off."""
+    if not config.memory.enabled:
+        return {}
+    size = preset(config.preset)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        memory = SemanticPack(
+            config.memory,
+            in_channels=codec.latent_channels,
+            text_dim=codec.text_dim,
+            image_dim=codec.image_dim,
+            out_features=size.num_heads * size.head_dim,
+        )
+    return {MEMORY_PREFIX + name: tensor.to(dtype) for name, tensor in memory.state_dict().items()}
+
+
+def _assign(model: MemoryPackTransformer3DModel, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Give a model on meta its weights, all of them and no others."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if wrong:
+        shown = "; ".join(f"{name}: expected {expected.get(name)}, got {given.get(name)}" for name in wrong[:5])
+        raise ValueError(f"{source} does not fit the preset and the codec: {len(wrong)} weights differ: {shown}")
+    model.load_state_dict(weights, assign=True)
