@@ -287,11 +287,18 @@ class PlannedClip:
     height_px: int
     width_px: int
     scores: Mapping[str, float]
+    content_id: str = ""
 
     @property
     def num_frames(self) -> int:
         """Frames on the grid."""
         return clip_num_frames(self.num_segments)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What encoding reads: where this changes (a new file under the old path, a new caption), the clip is planned again."""
+        grid = (self.start_frame, self.end_frame, self.fps, self.num_segments, self.height_px, self.width_px)
+        return (self.clip_id, self.content_id, self.caption, *grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,6 +313,11 @@ class PlannedShard:
     def key(self) -> str:
         """Path below ``shards/`` without a suffix."""
         return f"{self.bucket}/{self.name}"
+
+    @property
+    def fingerprint_prefix(self) -> str:
+        """First hex digits of the encode fingerprint, which the name starts with."""
+        return self.name.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,303 @@
+"""What was seen, decided and done: append-only Parquet parts below ``ledger/``, one writer, safe to kill.
+
+A part is ``ledger/<kind>-<number>.parquet``. Scanning a batch of sources writes four parts of one number, `sources`
+last: until it is there, nobody sees the other three, and the next writer replaces them. Later parts win over earlier
+ones, source by source, so that every source has exactly one current row.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from preprocessing import rows
+from preprocessing.reasons import Reason
+from preprocessing.samples import (
+    ClipCandidate,
+    Decision,
+    PlannedShard,
+    ShardRecord,
+    Signals,
+    Source,
+    SourceScan,
+    Split,
+    Thumbnail,
+)
+from preprocessing.storage import Storage, read_parquet, write_parquet
+
+_COVERS, _FINGERPRINT = b"longtake.covers", b"longtake.fingerprint"
+
+
+class Ledger:
+    """The ledger of one dataset."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Read nothing yet."""
+        self._storage = storage
+
+    # --- parts ---
+
+    def _parts(self, kind: str) -> tuple[int, ...]:
+        names = (key.removeprefix("ledger/") for key in self._storage.list("ledger"))
+        return tuple(int(name.split("-")[1].split(".")[0]) for name in names if name.startswith(f"{kind}-"))
+
+    def _next(self, kind: str) -> int:
+        return max(self._parts(kind), default=-1) + 1
+
+    def _write(self, kind: str, part: int, table: pa.Table) -> None:
+        write_parquet(self._storage, part_key(kind, part), table)
+
+    def _read(self, kind: str, part: int) -> pa.Table:
+        return read_parquet(self._storage, part_key(kind, part))
+
+    def _read_all(self, kind: str, schema: pa.Schema) -> pa.Table:
+        return pa.concat_tables([schema.empty_table(), *(self._read(kind, part) for part in self._parts(kind))])
+
+    # --- sources and what scanning them found ---
+
+    def append_scans(self, scans: Sequence[SourceScan], fingerprint: str) -> None:
+        """Commit what scanning found, all of it or nothing; the sources part is the commit.
+
+        Args:
+            scans: Of different sources.
+            fingerprint: Of the settings and versions they were scanned with.
+        """
+        if not scans:
+            return
+        part = self._next("sources")
+        decoded = [scan for scan in scans if scan.ok]
+        self._write("transitions", part, _table([r for s in scans for r in rows.transition_rows(s)], rows.TRANSITIONS))
+        self._write("signals", part, _table([rows.signals_row(scan) for scan in decoded], rows.SIGNALS))
+        self._write("thumbs", part, _table([r for s in scans for r in rows.thumbnail_rows(s)], rows.THUMBS))
+        found = [rows.source_row(scan, fingerprint=fingerprint, part=part) for scan in scans]
+        self._write("sources", part, _table(found, rows.SOURCES))
+
+    def sources(self) -> pa.Table:
+        """The current row of every source, sorted by uri (schema `rows.SOURCES`)."""
+        return _last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by("uri")
+
+    def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
+        """Those never scanned, changed since, or scanned under other settings.
+
+        Raises:
+            ValueError: If an unrelated file that still exists elsewhere has the same id.
+        """
+        known = self._rows_by_id()
+        for source in sources:
+            _refuse_collision(source, known.get(source.source_id))
+        return tuple(s for s in sources if _is_pending(s, known.get(s.source_id), fingerprint))
+
+    def refresh_sources(self, sources: Sequence[Source], fingerprint: str) -> None:
+        """Record new places, captions and the like of sources that need no new scan, and the return of missing ones."""
+        known, part = self._rows_by_id(), self._next("sources")
+        settled = [s for s in sources if not _is_pending(s, known.get(s.source_id), fingerprint)]
+        changed = [s for s in settled if _differs(s, known[s.source_id])]
+        if changed:
+            scanned = self._scanned_rows({s.source_id: int(known[s.source_id]["scan_part"]) for s in changed})
+            refreshed = [{**scanned[s.source_id], **rows.source_columns(s)} for s in changed]
+            self._write("sources", part, _table(refreshed, rows.SOURCES))
+
+    def append_missing(self, source_ids: Collection[str]) -> None:
+        """Record that files which were there are no longer: `failed`, `missing`; what was measured is kept."""
+        known = self._rows_by_id()
+        gone = [known[i] for i in sorted(source_ids) if known[i]["reason"] != Reason.MISSING]
+        failure = {"status": "failed", "reason": str(Reason.MISSING), "reasons": [str(Reason.MISSING)], "message": ""}
+        if gone:
+            self._write("sources", self._next("sources"), _table([{**row, **failure} for row in gone], rows.SOURCES))
+
+    def _rows_by_id(self) -> dict[str, dict]:
+        return {row["source_id"]: row for row in self.sources().to_pylist()}
+
+    def _scanned_rows(self, scan_parts: Mapping[str, int]) -> dict[str, dict]:
+        found: dict[str, dict] = {}
+        for part in sorted(set(scan_parts.values())):
+            for row in self._read("sources", part).to_pylist():
+                source_id = str(row["source_id"])
+                if scan_parts.get(source_id) == part:
+                    found[source_id] = row
+        return found
+
+    def transitions(self) -> pa.Table:
+        """The transitions of all sources that are `ok` (schema `rows.TRANSITIONS`), by source and frame."""
+        parts = [
+            _only(self._read("transitions", part), source_ids) for part, source_ids in self._current_parts().items()
+        ]
+        table = pa.concat_tables([rows.TRANSITIONS.empty_table(), *parts])
+        return table.sort_by([("source_id", "ascending"), ("start_frame", "ascending")])
+
+    def signals(self, source_id: str) -> Signals:
+        """What one source's scan measured over time.
+
+        Raises:
+            ValueError: If the source is not `ok`.
+        """
+        for scan in self.iterate_scans({source_id}):
+            assert scan.signals is not None
+            return scan.signals
+        raise ValueError(f"source {source_id} has no signals: it failed, or was never scanned")
+
+    def iterate_scans(self, source_ids: Collection[str] | None) -> Iterator[SourceScan]:
+        """The scans of the sources that are `ok`, without thumbnails; all of them for None, one part in memory."""
+        by_id = self._rows_by_id()
+        for part, current in self._current_parts().items():
+            wanted = current if source_ids is None else current & set(source_ids)
+            if wanted:
+                yield from self._scans_of_part(part, wanted, by_id)
+
+    def _scans_of_part(self, part: int, wanted: set[str], by_id: Mapping[str, dict]) -> Iterator[SourceScan]:
+        found: dict[str, list] = {}
+        for row in _only(self._read("transitions", part), wanted).to_pylist():
+            found.setdefault(row["source_id"], []).append(rows.transition_from_row(row))
+        signals = _only(self._read("signals", part), wanted)
+        for i, source_id in enumerate(map(str, signals["source_id"].to_pylist())):
+            transitions = tuple(sorted(found.get(source_id, []), key=lambda t: t.start_frame))
+            yield rows.scan_from_row(by_id[source_id], transitions, rows.signals_at(signals, i))
+
+    def thumbnails(self, source_id: str) -> tuple[Thumbnail, ...]:
+        """The stored pictures of one source, in order; none if it is not `ok`."""
+        part = self._scan_parts().get(source_id)
+        if part is None:
+            return ()
+        found = _only(self._read("thumbs", part), {source_id}).sort_by("frame")
+        return tuple(rows.thumbnail_from_row(row) for row in found.to_pylist())
+
+    def iterate_thumbnails(self) -> Iterator[tuple[str, tuple[Thumbnail, ...]]]:
+        """Source id and stored pictures of every source that is `ok`, one part in memory."""
+        for part, source_ids in self._current_parts().items():
+            found: dict[str, list[Thumbnail]] = {source_id: [] for source_id in sorted(source_ids)}
+            for row in _only(self._read("thumbs", part), source_ids).sort_by("frame").to_pylist():
+                found[str(row["source_id"])].append(rows.thumbnail_from_row(row))
+            yield from ((source_id, tuple(pictures)) for source_id, pictures in found.items())
+
+    def _current_parts(self) -> dict[int, set[str]]:
+        """Which sources' scans each part holds, of those that are current and `ok`."""
+        table = self.sources()
+        parts: dict[int, set[str]] = {}
+        columns = (table[name].to_pylist() for name in ("source_id", "status", "scan_part"))
+        for source_id, status, part in zip(*columns, strict=True):
+            if status == "ok":
+                parts.setdefault(part, set()).add(source_id)
+        return dict(sorted(parts.items()))
+
+    # --- clips and what was decided about them ---
+
+    def append_clips(
+        self,
+        candidates: Sequence[ClipCandidate],
+        decisions: Sequence[Decision],
+        splits: Mapping[str, Split],
+        *,
+        fingerprint: str,
+    ) -> None:
+        """Replace what was decided about some sources.
+
+        Args:
+            candidates: All candidates of the sources that `splits` names.
+            decisions: One for each candidate, in the same order.
+            splits: Which split each source belongs to; a source without candidates has none from now on.
+            fingerprint: Of the clip settings and thresholds.
+        """
+        current = self._scan_parts()
+        covers = {source_id: current[source_id] for source_id in sorted(splits)}
+        found = [
+            rows.clip_row(candidate, decision, splits[candidate.source_id])
+            for candidate, decision in zip(candidates, decisions, strict=True)
+        ]
+        metadata = {_COVERS: json.dumps(covers).encode(), _FINGERPRINT: fingerprint.encode()}
+        self._write("clips", self._next("clips"), _table(found, rows.CLIPS).replace_schema_metadata(metadata))
+
+    def clips(self) -> pa.Table:
+        """The current row of every candidate of the sources that are `ok` (schema `rows.CLIPS`)."""
+        deciding: dict[int, set[str]] = {}
+        for source_id, (part, _) in self._decided().items():
+            deciding.setdefault(part, set()).add(source_id)
+        parts = [
+            _only(self._read("clips", part), source_ids).replace_schema_metadata()
+            for part, source_ids in sorted(deciding.items())
+        ]
+        table = pa.concat_tables([rows.CLIPS.empty_table(), *parts])
+        return table.sort_by([(name, "ascending") for name in ("source_id", "shot_index", "clip_index")])
+
+    def undecided_sources(self, fingerprint: str) -> tuple[str, ...]:
+        """Sources that are `ok` and whose current scan was not decided about under these settings."""
+        decided = {source_id for source_id, (_, settings) in self._decided().items() if settings == fingerprint}
+        return tuple(sorted(set(self._scan_parts()) - decided))
+
+    def _decided(self) -> dict[str, tuple[int, str]]:
+        """The part and the fingerprint that hold for each source's current scan."""
+        current, decided = self._scan_parts(), {}
+        for part in self._parts("clips"):
+            metadata = self._metadata("clips", part)
+            for source_id, scan_part in json.loads(metadata[_COVERS]).items():
+                if current.get(source_id) == scan_part:
+                    decided[source_id] = (part, metadata[_FINGERPRINT].decode())
+        return decided
+
+    def _metadata(self, kind: str, part: int) -> Mapping[bytes, bytes]:
+        path = self._storage.local_path(part_key(kind, part))
+        source = path if path is not None else pa.BufferReader(self._storage.read_bytes(part_key(kind, part)))
+        return pq.read_schema(source).metadata
+
+    def _scan_parts(self) -> dict[str, int]:
+        return {source_id: part for part, source_ids in self._current_parts().items() for source_id in source_ids}
+
+    # --- the plan and what was encoded ---
+
+    def append_plan(self, shards: Sequence[PlannedShard]) -> None:
+        """Add shards to the plan, all of them or none, before the first of them is encoded."""
+        if shards:
+            self._write("plan", self._next("plan"), _table(rows.plan_rows(shards), rows.PLAN))
+
+    def plan(self) -> tuple[PlannedShard, ...]:
+        """All shards ever planned, in order."""
+        return rows.shards_from_plan(self._read_all("plan", rows.PLAN))
+
+    def append_encodes(self, records: Sequence[ShardRecord]) -> None:
+        """Commit written shards."""
+        if records:
+            self._write("encodes", self._next("encodes"), _table(list(map(rows.encode_row, records)), rows.ENCODES))
+
+    def encodes(self) -> tuple[ShardRecord, ...]:
+        """The shards that were written, one record a key, in the order of their commits."""
+        table = _last_of_each(self._read_all("encodes", rows.ENCODES), "key")
+        return tuple(rows.record_from_row(row) for row in table.to_pylist())
+
+
+def part_key(kind: str, part: int) -> str:
+    """Where a part lies in the dataset."""
+    return f"ledger/{kind}-{part:08d}.parquet"
+
+
+def _table(found: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(list(found), schema=schema)
+
+
+def _last_of_each(table: pa.Table, column: str) -> pa.Table:
+    last = {value: i for i, value in enumerate(table[column].to_pylist())}
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def _only(table: pa.Table, source_ids: Collection[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["source_id"], value_set=pa.array(sorted(source_ids), pa.string())))
+
+
+def _is_pending(source: Source, row: Mapping | None, fingerprint: str) -> bool:
+    return row is None or (row["content_id"], row["fingerprint"]) != (source.content_id, fingerprint)
+
+
+def _differs(source: Source, row: Mapping) -> bool:
+    columns = rows.source_columns(source)
+    return row["reason"] == Reason.MISSING or any(row[name] != value for name, value in columns.items())
+
+
+def _refuse_collision(source: Source, row: Mapping | None) -> None:
+    if row is None or row["location"] == source.location or row["content_id"] == source.content_id:
+        return
+    if Path(row["location"]).exists():
+        raise ValueError(
+            f"{source.location} and {row['location']} would both be {source.uri} in this dataset, but differ: "
+            "give a folder above both as the input, or rename one of their folders"
+        )

@@ -1,0 +1,301 @@
+"""The ledger's tables: their schemas, and the package's types to rows and back."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing.reasons import Reason
+from preprocessing.samples import (
+    ClipCandidate,
+    Decision,
+    PlannedClip,
+    PlannedShard,
+    Probe,
+    ShardRecord,
+    Signals,
+    Source,
+    SourceScan,
+    Split,
+    Thumbnail,
+    Transition,
+    TransitionKind,
+)
+
+_SCORES = pa.map_(pa.string(), pa.float64())
+_TEXTS = pa.map_(pa.string(), pa.string())
+_WORDS = pa.list_(pa.string())
+
+SOURCES = pa.schema(
+    [
+        ("source_id", pa.string()), ("group_id", pa.string()), ("uri", pa.string()), ("status", pa.string()),
+        ("reason", pa.string()), ("reasons", _WORDS), ("message", pa.string()), ("num_frames", pa.int64()),
+        ("fps", pa.float64()), ("duration_s", pa.float64()), ("width_px", pa.int32()), ("height_px", pa.int32()),
+        ("num_shots", pa.int32()), ("decoder", pa.string()), ("caption", pa.string()), ("licence", pa.string()),
+        ("extra", _TEXTS), ("location", pa.string()), ("content_id", pa.string()), ("probe", pa.string()),
+        ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()),
+    ]
+)  # fmt: skip
+"""One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails."""
+
+TRANSITIONS = pa.schema(
+    [
+        ("source_id", pa.string()), ("kind", pa.string()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
+        ("score", pa.float64()),
+    ]
+)  # fmt: skip
+
+SIGNALS = pa.schema(
+    [
+        ("source_id", pa.string()), ("timestamps_s", pa.list_(pa.float64())), ("luma", pa.list_(pa.float32())),
+        ("motion_times_s", pa.list_(pa.float64())), ("motion_names", _WORDS), ("motion", pa.list_(pa.float32())),
+    ]
+)  # fmt: skip
+"""One row a source; `motion` holds the series of `motion_names` one after the other."""
+
+THUMBS = pa.schema([("source_id", pa.string()), ("frame", pa.int64()), ("jpeg", pa.binary())])
+
+CLIPS = pa.schema(
+    [
+        ("clip_id", pa.string()), ("source_id", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
+        ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
+        ("fps", pa.float64()), ("num_segments", pa.int32()), ("dynamism", pa.float64()), ("scores", _SCORES),
+        ("decision", pa.string()), ("reasons", _WORDS), ("split", pa.string()),
+    ]
+)  # fmt: skip
+
+PLAN = pa.schema(
+    [
+        ("shard", pa.string()), ("bucket", pa.string()), ("clip_id", pa.string()), ("source_id", pa.string()),
+        ("group_id", pa.string()), ("uri", pa.string()), ("location", pa.string()), ("caption", pa.string()),
+        ("licence", pa.string()), ("split", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
+        ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
+        ("fps", pa.float64()), ("num_segments", pa.int32()), ("height_px", pa.int32()), ("width_px", pa.int32()),
+        ("scores", _SCORES), ("content_id", pa.string()),
+    ]
+)  # fmt: skip
+"""One row a clip, those of a shard together and in order."""
+
+ENCODES = pa.schema(
+    [
+        ("key", pa.string()), ("sha256", pa.string()), ("size", pa.int64()), ("clip_ids", _WORDS), ("failed", _TEXTS),
+    ]
+)  # fmt: skip
+
+LIBRARIES = ("av", "decord", "numpy", "opencv-python-headless", "scenedetect-headless")
+"""Whose versions stand in every source's row."""
+
+
+@cache
+def library_versions() -> str:
+    """Versions of the libraries that measure, as JSON; one that is absent is null."""
+    return json.dumps({name: _version(name) for name in LIBRARIES})
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def count_shots(num_frames: int, transitions: Iterable[Transition]) -> int:
+    """Shots that hold at least one frame."""
+    bounds = [0, *(frame for t in transitions for frame in (t.start_frame, t.end_frame)), num_frames]
+    return sum(end > start for start, end in zip(bounds[::2], bounds[1::2], strict=True))
+
+
+def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, object]:
+    """The row of a scanned source. Rate and duration are measured where there are frames, else as declared."""
+    source, probe = scan.source, scan.probe
+    fps, duration_s = _clock(scan)
+    return {
+        **source_columns(source),
+        "status": "ok" if scan.ok else "failed",
+        "reason": str(scan.reasons[0]) if scan.reasons else "",
+        "reasons": [str(reason) for reason in scan.reasons],
+        "message": scan.message,
+        "num_frames": scan.num_frames,
+        "fps": fps,
+        "duration_s": duration_s,
+        "width_px": probe.width_px if probe else None,
+        "height_px": probe.height_px if probe else None,
+        "num_shots": count_shots(scan.num_frames, scan.transitions),
+        "decoder": scan.decoder,
+        "probe": json.dumps({f.name: getattr(probe, f.name) for f in fields(Probe)}) if probe else "",
+        "versions": library_versions(),
+        "fingerprint": fingerprint,
+        "scan_part": part,
+    }
+
+
+_SOURCE_TEXTS = ("source_id", "group_id", "uri", "location", "content_id", "caption", "licence")
+
+
+def _clock(scan: SourceScan) -> tuple[float | None, float | None]:
+    times_s = scan.signals.timestamps_s if scan.signals else np.zeros(0)
+    span_s = float(times_s[-1] - times_s[0]) if len(times_s) > 1 else 0.0
+    if span_s > 0:
+        return (len(times_s) - 1) / span_s, span_s * len(times_s) / (len(times_s) - 1)
+    if scan.probe is None:
+        return None, None
+    return scan.probe.fps, scan.probe.duration_s
+
+
+def source_from_row(row: Mapping[str, object]) -> Source:
+    """The source of a `SOURCES` row."""
+    extra = row["extra"]
+    assert isinstance(extra, list)
+    return Source(**{name: str(row[name]) for name in _SOURCE_TEXTS}, extra=dict(extra))
+
+
+def source_columns(source: Source) -> dict[str, object]:
+    """What a listing says about a source, as its row holds it."""
+    return {**{name: getattr(source, name) for name in _SOURCE_TEXTS}, "extra": sorted(source.extra.items())}
+
+
+def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Signals | None) -> SourceScan:
+    """The scan of a `SOURCES` row, without thumbnails."""
+    return SourceScan(
+        source=source_from_row(row),
+        ok=row["status"] == "ok",
+        reasons=tuple(Reason(reason) for reason in row["reasons"]),
+        message=row["message"],
+        num_frames=row["num_frames"],
+        decoder=row["decoder"],
+        probe=Probe(**json.loads(row["probe"])) if row["probe"] else None,
+        transitions=transitions,
+        signals=signals,
+        thumbnails=(),
+    )
+
+
+def transition_rows(scan: SourceScan) -> list[dict[str, object]]:
+    """One row a transition."""
+    return [
+        {
+            "source_id": scan.source.source_id,
+            "kind": str(transition.kind),
+            "start_frame": transition.start_frame,
+            "end_frame": transition.end_frame,
+            "score": transition.score,
+        }
+        for transition in scan.transitions
+    ]
+
+
+def transition_from_row(row: Mapping) -> Transition:
+    """The transition of a `TRANSITIONS` row."""
+    return Transition(
+        kind=TransitionKind(row["kind"]),
+        start_frame=row["start_frame"],
+        end_frame=row["end_frame"],
+        score=row["score"],
+    )
+
+
+def signals_row(scan: SourceScan) -> dict[str, object]:
+    """The row of a source that decoded."""
+    signals = scan.signals
+    assert signals is not None
+    names = sorted(signals.motion)
+    series = [np.asarray(signals.motion[name], np.float32) for name in names]
+    return {
+        "source_id": scan.source.source_id,
+        "timestamps_s": np.asarray(signals.timestamps_s, np.float64),
+        "luma": np.asarray(signals.luma, np.float32),
+        "motion_times_s": np.asarray(signals.motion_times_s, np.float64),
+        "motion_names": names,
+        "motion": np.concatenate(series) if series else np.zeros(0, np.float32),
+    }
+
+
+def signals_at(table: pa.Table, i: int) -> Signals:
+    """The signals of row i of a `SIGNALS` table."""
+
+    def values(column: str) -> np.ndarray:
+        return table[column][i].values.to_numpy(zero_copy_only=False)
+
+    names = table["motion_names"][i].as_py()
+    series = values("motion").reshape(len(names), -1) if names else []
+    return Signals(
+        timestamps_s=values("timestamps_s"),
+        luma=values("luma"),
+        motion_times_s=values("motion_times_s"),
+        motion=dict(zip(names, series, strict=True)),
+    )
+
+
+def thumbnail_rows(scan: SourceScan) -> list[dict[str, object]]:
+    """One row a thumbnail."""
+    return [{"source_id": scan.source.source_id, "frame": t.frame, "jpeg": t.jpeg} for t in scan.thumbnails]
+
+
+def thumbnail_from_row(row: Mapping) -> Thumbnail:
+    """The thumbnail of a `THUMBS` row."""
+    return Thumbnail(frame=row["frame"], jpeg=row["jpeg"])
+
+
+def clip_row(candidate: ClipCandidate, decision: Decision, split: Split) -> dict[str, object]:
+    """The row of a candidate with all its scores and what was decided."""
+    assert candidate.clip_id == decision.clip_id
+    plain = {f.name: getattr(candidate, f.name) for f in fields(ClipCandidate)}
+    return {
+        **plain,
+        "scores": dict(candidate.scores),
+        "dynamism": candidate.scores.get("dynamism"),
+        "decision": str(decision.verdict),
+        "reasons": [str(reason) for reason in decision.reasons],
+        "split": str(split),
+    }
+
+
+def plan_rows(shards: Sequence[PlannedShard]) -> list[dict[str, object]]:
+    """One row a planned clip."""
+    return [
+        {
+            **{f.name: getattr(clip, f.name) for f in fields(PlannedClip)},
+            "scores": dict(clip.scores),
+            "split": str(clip.split),
+            "shard": shard.name,
+            "bucket": shard.bucket,
+        }
+        for shard in shards
+        for clip in shard.clips
+    ]
+
+
+def shards_from_plan(table: pa.Table) -> tuple[PlannedShard, ...]:
+    """The shards of a `PLAN` table, in order."""
+    clips: dict[tuple[str, str], list[PlannedClip]] = {}
+    for row in table.to_pylist():
+        place = (row.pop("bucket"), row.pop("shard"))
+        clip = PlannedClip(**{**row, "scores": dict(row["scores"]), "split": Split(row["split"])})
+        clips.setdefault(place, []).append(clip)
+    return tuple(PlannedShard(name=name, bucket=bucket, clips=tuple(part)) for (bucket, name), part in clips.items())
+
+
+def encode_row(record: ShardRecord) -> dict[str, object]:
+    """The row that commits a shard."""
+    return {
+        "key": record.key,
+        "sha256": record.sha256,
+        "size": record.size,
+        "clip_ids": list(record.clip_ids),
+        "failed": dict(record.failed),
+    }
+
+
+def record_from_row(row: Mapping) -> ShardRecord:
+    """The shard record of an `ENCODES` row."""
+    return ShardRecord(
+        key=row["key"],
+        sha256=row["sha256"],
+        size=row["size"],
+        clip_ids=tuple(row["clip_ids"]),
+        failed=dict(row["failed"]),
+    )
