@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:
     Args:
         uri: Tracking URI; a server has its page already, and only its address is announced.
         port: Where to listen; a taken port gives way to a free one.
-        announce: Takes the address of the page.
+        announce: Takes the address of the page, once it answers.
 
     Returns:
         Exit status of the server; 0 after an interrupt.
@@ -31,9 +32,9 @@ def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:
         announce(without_secrets(uri))
         return 0
     port = _free_port(port)
-    announce(f"http://127.0.0.1:{port}")
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-    return _run_until_interrupted([sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *where])
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *where]
+    return _run_until_interrupted(command, port, announce)
 
 
 def _free_port(port: int) -> int:
@@ -46,17 +47,30 @@ def _free_port(port: int) -> int:
         return candidate.getsockname()[1]
 
 
-def _run_until_interrupted(command: Sequence[str]) -> int:
-    """Runs a command in a process group of its own and ends the whole group with us."""
-    process = subprocess.Popen(command, env=ENVIRONMENT | os.environ, start_new_session=True)
+def _run_until_interrupted(command: Sequence[str], port: int, announce: Callable[[str], None]) -> int:
+    """Runs a server in a process group of its own and ends the whole group with us."""
     previous = signal.signal(signal.SIGTERM, _exit_on_signal)
+    # What the server says goes to stderr: stdout is for the address.
+    process = subprocess.Popen(command, stdout=2, env=ENVIRONMENT | os.environ, start_new_session=True)
     try:
+        while process.poll() is None and not _answers(port):
+            time.sleep(0.2)
+        if process.poll() is None:
+            announce(f"http://127.0.0.1:{port}")
         return process.wait()
     except KeyboardInterrupt:
         return 0
     finally:
         signal.signal(signal.SIGTERM, previous)
         _end_group(process)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _exit_on_signal(number: int, _frame: object) -> NoReturn:

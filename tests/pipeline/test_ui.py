@@ -1,0 +1,49 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from pipeline.tracking import default_uri
+from pipeline.ui import serve_ui
+
+SERVE = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1], int(sys.argv[2]), lambda a: print(a, flush=True)))"
+
+
+def test_a_server_has_its_own_page() -> None:
+    announced: list[str] = []
+    assert serve_ui("https://me:secret@tracking.example", 5000, announced.append) == 0
+    assert announced == ["https://tracking.example"]
+
+
+def test_nothing_tracked_has_no_page() -> None:
+    with pytest.raises(ValueError, match="nothing was tracked"):
+        serve_ui("none", 5000, print)
+
+
+@pytest.mark.slow
+def test_the_page_avoids_a_taken_port_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, default_uri(tmp_path), str(port)],
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address
+        assert not address.endswith(f":{port}")
+        with urllib.request.urlopen(f"{address}/health", timeout=30) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(OSError, match=r"refused|reset"):
+        urllib.request.urlopen(f"{address}/health", timeout=5)
