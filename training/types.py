@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from preprocessing.samples import LATENTS_PER_SEGMENT
+
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
@@ -68,6 +70,11 @@ class SegmentBatch:
     start_latent_BCTHW: Tensor
     condition: Condition
     positions: tuple[int, ...]
+
+    @property
+    def num_segments(self) -> int:
+        """Segments of each clip."""
+        return (self.latents_BCTHW.shape[2] - 1) // LATENTS_PER_SEGMENT
 
     def __repr__(self) -> str:
         """Shapes instead of data."""

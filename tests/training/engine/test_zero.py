@@ -1,0 +1,105 @@
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.training.engine import rank_worker
+from training.engine.plain import PlainEngine
+from training.engine.zero import refuse_unsafe
+from training.loop import train_step
+
+DEADLINE_S = 240
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_two_ranks(out: Path, cases: list[tuple[str, int]]) -> Mapping[str, Mapping[str, object]]:
+    """Runs the cases on two gloo ranks; both are killed if they don't end in time."""
+    port, script = free_port(), Path(rank_worker.__file__)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(port), str(out), json.dumps(cases)],
+            env={"PYTHONPATH": str(Path.cwd()), "PATH": "", "DS_ACCELERATOR": "cpu"},
+            stdout=subprocess.DEVNULL,
+            stderr=(out / f"rank{rank}.log").open("w"),
+        )
+        for rank in range(rank_worker.NUM_RANKS)
+    ]
+    try:
+        codes = [process.wait(DEADLINE_S) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    assert codes == [0, 0], (out / "rank0.log").read_text()[-3000:]
+    return json.loads((out / "results-0.json").read_text())
+
+
+def reference(stage: str) -> tuple[list[float], dict[str, Tensor]]:
+    """The same steps on one process: the mean of the loss over all segments of the global batch."""
+    module = rank_worker.module(stage)
+    engine = PlainEngine(module, rank_worker.optimizer())
+    losses, gradients = [], {}
+    for step in rank_worker.PLANS[stage]():
+        losses.append(train_step(engine, rank_worker.settings(stage), step, rank_worker.batches(step, 0, 1)))
+        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        gradients |= {f"{step.step} {name}": p.grad.clone() for name, p in trained if p.grad is not None}
+        engine.step(1e-3)
+    return losses, gradients
+
+
+def assert_first_gradients_equal(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], step: int) -> None:
+    """Every parameter's gradient, to 1e-6 of the largest."""
+    names = [name for name in expected if name.startswith(f"{step} ")]
+    largest = max(float(expected[name].abs().max()) for name in names)
+    errors = {name: float((ours[name] - expected[name]).abs().max()) / largest for name in names}
+    assert max(errors.values()) < 1e-6, max(errors.items(), key=lambda item: item[1])
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(tmp_path: Path) -> None:
+    direct = [("direct", stage) for stage in (0, 1, 2)]
+    teacher = [("teacher", stage) for stage in (0, 1, 2, 3)]
+    results = run_two_ranks(tmp_path, direct + teacher + [("direct", 3)])
+    for stage, zero_stage in direct + teacher:
+        losses, gradients = reference(stage)
+        ours = load_file(tmp_path / f"{stage}-{zero_stage}.safetensors")
+        for step in range(len(losses)):
+            assert_first_gradients_equal(ours, gradients, step)
+        assert results[f"{stage}-{zero_stage}"]["losses"] == pytest.approx(losses, rel=1e-5)
+    assert "ZeRO-3" in str(results["direct-3"]["refused"])
+
+
+def test_zero_3_with_unequal_numbers_of_segments_is_refused_before_it_hangs() -> None:
+    with pytest.raises(ValueError, match=r"\[3, 5\]"):
+        refuse_unsafe(3, (3, 5))
+    refuse_unsafe(2, (3, 5))
+    refuse_unsafe(3, (4, 4))
+
+
+def test_a_rank_without_work_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        refuse_unsafe(1, (2, 0))
+
+
+def test_the_reference_is_the_mean_over_all_segments_of_the_global_batch() -> None:
+    # One clip of 3 segments and one of 5 weigh by their segments: (3 a + 5 b) / 8, not (a + b) / 2.
+    module = rank_worker.module("direct")
+    engine = PlainEngine(module, rank_worker.optimizer())
+    (step, *_) = rank_worker.direct_plan()
+    batches = rank_worker.batches(step, 0, 1)
+    whole = train_step(engine, rank_worker.settings("direct"), step, batches)
+    parts = [train_step(engine, rank_worker.settings("direct"), step, [batch]) for batch in batches]
+    assert whole == pytest.approx(sum(parts))
+    assert torch.isfinite(torch.tensor(whole))
