@@ -1,0 +1,184 @@
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from preprocessing.config import SourcesConfig
+from preprocessing.samples import Split
+from preprocessing.sources import SourceListing, find_sources, split_of, vanished_sources
+
+CONFIG = SourcesConfig()
+VIDEOS = Path("../shared/videos")
+
+
+def make_files(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def find(*inputs: Path | str) -> SourceListing:
+    return find_sources([str(given) for given in inputs], CONFIG, limit=None)
+
+
+def uris(*inputs: Path | str) -> list[str]:
+    return [source.uri for source in find(*inputs).sources]
+
+
+def test_a_folder_gives_its_videos_sorted_and_names_the_rest(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "b.mp4", "a.MKV", "sub/c.webm", "notes.md", "list.jsonl", "tool.py", "x")
+    listing = find(raw)
+    assert [source.uri for source in listing.sources] == ["raw/a.MKV", "raw/b.mp4", "raw/sub/c.webm"]
+    assert [Path(path).name for path in listing.ignored] == ["list.jsonl", "notes.md", "tool.py", "x"]
+
+
+def test_odd_names_are_names(tmp_path: Path) -> None:
+    names = ["-dash.mp4", "клип № 1 (copy) 100%.mp4", "映画.mp4", "a b.mp4", "%2e%2e.mp4", "new\nline.mp4", "[1].mp4"]
+    raw = make_files(tmp_path / "raw", *names)
+    assert uris(raw) == sorted(f"raw/{name}" for name in names)
+    assert all(len(s.source_id) == 16 and s.source_id.isalnum() and s.source_id.islower() for s in find(raw).sources)
+    assert uris(raw / "[1].mp4") == ["raw/[1].mp4"]
+
+
+def test_a_file_given_by_name_always_gets_a_row(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "film.txt", "empty")
+    assert uris(raw / "film.txt", raw / "empty") == ["raw/empty", "raw/film.txt"]
+
+
+def test_folder_glob_and_name_call_a_file_the_same_wherever_it_is_mounted(tmp_path: Path) -> None:
+    here, there = make_files(tmp_path / "1/raw", "a.mp4"), make_files(tmp_path / "2/raw", "a.mp4")
+    ids = {find(given).sources[0].source_id for given in (here, here / "*.mp4", here / "a.mp4", f"{here}/", there)}
+    assert len(ids) == 1
+
+
+def test_a_file_that_two_inputs_give_is_taken_once(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "sub/b.mp4")
+    assert uris(raw, raw / "a.mp4", raw / "sub") == ["raw/a.mp4", "raw/sub/b.mp4"]
+
+
+def test_two_files_of_one_uri_are_refused(tmp_path: Path) -> None:
+    here, there = make_files(tmp_path / "1/raw", "a.mp4"), make_files(tmp_path / "2/raw", "a.mp4")
+    with pytest.raises(ValueError, match=r"would both be raw/a\.mp4: give a folder above both"):
+        find(here, there)
+
+
+def test_a_glob_takes_videos_below_folders_too(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "sub/b.mp4", "sub/c.txt")
+    assert uris(raw / "**" / "*") == ["raw/a.mp4", "raw/sub/b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("none", "does not exist"),
+        ("none/*.mp4", "no file matches"),
+        ("s3://bucket/raw", "not supported yet"),
+        ("https://example.org/a.mp4", "not supported yet"),
+    ],
+)
+def test_a_wrong_input_is_one_clear_line(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find(given if "://" in given else tmp_path / given)
+
+
+def test_limit_takes_the_first_by_uri(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "c.mp4", "a.mp4", "b.mp4")
+    listing = find_sources([str(raw)], CONFIG, limit=2)
+    assert [source.uri for source in listing.sources] == ["raw/a.mp4", "raw/b.mp4"]
+
+
+def test_a_text_beside_a_video_is_its_caption(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "b.mp4", "other.txt")
+    (raw / "a.txt").write_text("A dog\n runs. ")
+    (raw / "b.mp4.txt").write_text("Кот")
+    listing = find(raw)
+    assert [source.caption for source in listing.sources] == ["A dog runs.", "Кот"]
+    assert [Path(path).name for path in listing.ignored] == ["other.txt"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_table_gives_paths_captions_and_the_rest(tmp_path: Path, suffix: str) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "sub/b.mp4")
+    table = raw / f"list{suffix}"
+    found = [
+        {"path": "sub/b.mp4", "caption": "a cat", "licence": "CC0", "camera": "7"},
+        {"path": str(raw / "a.mp4"), "caption": "", "licence": "", "camera": ""},
+        {"path": "gone.mp4", "caption": "x", "licence": "", "camera": ""},
+    ]
+    if suffix == ".csv":
+        table.write_text("path,caption,licence,camera\n" + "".join(",".join(row.values()) + "\n" for row in found))
+    elif suffix == ".jsonl":
+        table.write_text("".join(json.dumps(row) + "\n" for row in found))
+    else:
+        pq.write_table(pa.Table.from_pylist(found), table)
+    by_uri = {source.uri: source for source in find(table).sources}
+    b = by_uri["raw/sub/b.mp4"]
+    assert (b.caption, b.licence, dict(b.extra)) == ("a cat", "CC0", {"camera": "7"})
+    assert by_uri["raw/a.mp4"].source_id == find(raw / "a.mp4").sources[0].source_id
+    assert by_uri["raw/gone.mp4"].content_id.startswith("unreadable")
+
+
+def test_a_table_without_paths_or_sense_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("caption\nx\n")
+    with pytest.raises(ValueError, match="row 1: no path"):
+        find(tmp_path / "a.csv")
+    (tmp_path / "a.jsonl").write_text("not json\n")
+    with pytest.raises(ValueError, match="no readable table"):
+        find(tmp_path / "a.jsonl")
+    (tmp_path / "a.parquet").write_text("not parquet")
+    with pytest.raises(ValueError, match="no readable table"):
+        find(tmp_path / "a.parquet")
+
+
+def test_changed_content_changes_the_content_id_only(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4")
+    before = find(raw).sources[0]
+    (raw / "a.mp4").write_bytes(b"longer than before")
+    after = find(raw).sources[0]
+    assert before.source_id == after.source_id
+    assert before.content_id != after.content_id
+
+
+def test_names_that_are_not_utf8_are_named_not_lost(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4")
+    Path(os.fsdecode(os.fsencode(raw) + b"/\xff.mp4")).write_bytes(b"x")
+    listing = find(raw)
+    assert len(listing.sources) == 1
+    assert listing.ignored[0].endswith("\\xff.mp4 (its name is not UTF-8)")
+
+
+def test_only_what_lay_in_the_inputs_can_vanish_from_them(tmp_path: Path) -> None:
+    monday, tuesday = make_files(tmp_path / "monday", "a.mp4", "b.mp4"), make_files(tmp_path / "tuesday", "c.mp4")
+    known = find(monday, tuesday).sources
+    (monday / "a.mp4").unlink()
+    (tuesday / "c.mp4").unlink()
+    assert [s.uri for s in vanished_sources([str(monday)], known)] == ["monday/a.mp4"]
+    assert [s.uri for s in vanished_sources([str(monday / "*.mp4"), str(tuesday)], known)] == [
+        "monday/a.mp4",
+        "tuesday/c.mp4",
+    ]
+    assert vanished_sources([str(monday / "b.mp4")], known) == ()
+
+
+def test_the_split_is_a_hash_with_about_the_share_asked_for() -> None:
+    groups = [f"group{i}" for i in range(4000)]
+    small, large = ({g for g in groups if split_of(g, share) is Split.EVAL} for share in (5, 20))
+    assert 140 < len(small) < 260
+    assert 700 < len(large) < 900
+    assert small < large
+    assert all(split_of(g, 0) is Split.TRAIN for g in groups)
+
+
+@pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"{VIDEOS} is absent")
+def test_the_real_folder_gives_one_source_a_media_file() -> None:
+    listing = find(VIDEOS)
+    expected = {json.loads(line)["file"] for line in (VIDEOS / "manifest.jsonl").read_text().splitlines()}
+    found = {Path(source.uri).name for source in listing.sources}
+    assert found == {name for name in expected if not name.endswith(".txt")}
+    assert {Path(path).name for path in listing.ignored} == {
+        "README.md", "edge_wrong_extension.txt", "manifest.jsonl", "score_cuts.py",
+    }  # fmt: skip
