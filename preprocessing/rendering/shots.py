@@ -32,7 +32,7 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
 }
 """Where things set out to, in pictures a second, by the words of a caption."""
 
-RADIUS = (0.14, 0.2)
+RADIUS = (0.17, 0.23)
 """Range of a moving thing's radius: two of 8 x 8 latent columns across at least, so that the codec keeps it."""
 
 

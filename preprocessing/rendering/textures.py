@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 Rgb = tuple[int, int, int]
 
 COLOURS: dict[str, Rgb] = {
-    "red": (214, 48, 49),
-    "orange": (240, 147, 43),
-    "yellow": (246, 215, 70),
-    "green": (46, 160, 67),
-    "teal": (22, 140, 150),
-    "blue": (44, 82, 190),
-    "purple": (125, 60, 168),
-    "pink": (240, 130, 180),
-    "white": (240, 240, 235),
-    "navy": (20, 30, 80),
-    "brown": (110, 66, 35),
+    "red": (167, 68, 68),
+    "orange": (209, 153, 91),
+    "yellow": (231, 212, 125),
+    "green": (74, 142, 86),
+    "teal": (56, 126, 132),
+    "blue": (60, 82, 147),
+    "purple": (112, 73, 137),
+    "pink": (211, 145, 175),
+    "white": (240, 240, 237),
+    "navy": (25, 31, 61),
+    "brown": (96, 70, 51),
 }
-"""Colours by the names that captions use."""
+"""Colours by the names that captions use; muted, because the `dct` codec keeps no detail of chroma."""
 
 TILE_PX = 320
 """Side of a tile; it repeats without a seam, so that a camera may move for ever."""
