@@ -37,8 +37,9 @@ make_venv() {
     touch "$venv/.installing"
 }
 
+# Byte code is left to the first import: compiling all of it took 85 of 250 s, and most is never imported.
 pip() {
-    "$venv/bin/python" -m pip --disable-pip-version-check --no-input --progress-bar off "$@" >>"$log" 2>&1 && return
+    PIP_PROGRESS_BAR=off "$venv/bin/python" -m pip --disable-pip-version-check --no-input "$@" >>"$log" 2>&1 && return
     grep -v "^WARNING: Location" "$log" | tail -n 15 >&2
     fail "pip failed; the whole of it stands in $log. Run again: what was downloaded is kept"
 }
@@ -67,12 +68,17 @@ install_lock() {
     pip install --no-compile --no-deps --no-build-isolation --editable .
 }
 
+wait_for_others() { # among them the pip of a set-up that was killed, which lives on
+    exec 9<infra/setup.sh
+    command -v flock >/dev/null || return 0
+    flock --nonblock 9 || { say "waiting for another set-up to end" && flock 9; }
+}
+
 check_machine
+wait_for_others
 make_venv
 install_torch
 install_lock
-say "byte code"
-"$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >>"$log" 2>&1 || true # some packages ship templates that are no Python
 rm "$venv/.installing"
 touch "$venv/.done-$2"
 say "done"
