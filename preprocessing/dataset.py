@@ -1,0 +1,271 @@
+"""A dataset on disk: ``dataset.json``, manifest versions and the pointer to the current one (design, section 5).
+
+A manifest is a version of the dataset: one row a sample, immutable, named by the SHA-256 of its bytes. It holds no times,
+hosts or attempts. The pointer in ``dataset.json`` moves last, so that a reader always finds a manifest whose shards exist.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.ledger import Ledger
+from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord
+from preprocessing.shards import file_key
+from preprocessing.storage import Storage, open_storage, parquet_bytes, read_parquet
+
+SCHEMA_VERSION = 1
+RECORD_KEY = "dataset.json"
+
+MANIFEST = pa.schema(
+    [
+        ("clip_id", pa.string()), ("shard", pa.string()), ("num_segments", pa.int32()), ("split", pa.string()),
+        ("source_id", pa.string()), ("group_id", pa.string()), ("uri", pa.string()), ("shot_index", pa.int32()),
+        ("clip_index", pa.int32()), ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()),
+        ("end_s", pa.float64()), ("fps", pa.float64()), ("height_px", pa.int32()), ("width_px", pa.int32()),
+        ("caption", pa.string()), ("licence", pa.string()), ("latents_bytes", pa.int64()),
+    ]
+)  # fmt: skip
+"""One row a sample, by uri, shot and clip; `shard` is the key that `shards.ShardReader` takes."""
+
+SHARDS = pa.schema(
+    [
+        ("shard", pa.string()), ("bucket", pa.string()), ("status", pa.string()), ("num_clips", pa.int32()),
+        ("num_samples", pa.int32()), ("num_failed", pa.int32()), ("failed", pa.map_(pa.string(), pa.string())),
+        ("size", pa.int64()), ("sha256", pa.string()),
+    ]
+)  # fmt: skip
+"""One row a planned shard; `shard` is the key of its files."""
+
+TABLES = ("sources", "transitions", "clips", "samples", "shards")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord:
+    """What ``dataset.json`` says.
+
+    Attributes:
+        recipe: The stored recipe, as JSON values.
+        fingerprints: Of each step, by its name.
+        codec: Which codec wrote the latents, None before the first encode.
+        manifest: SHA-256 of the current manifest, None before the first one.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    codec: CodecRecord | None = None
+    manifest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A version of a dataset: its name, and one row a sample (schema `MANIFEST`)."""
+
+    sha256: str
+    table: pa.Table
+
+    def __repr__(self) -> str:
+        """Name and size instead of rows."""
+        return f"Manifest({self.sha256[:12]}, {self.table.num_rows} samples)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset's place, with its ledger."""
+
+    storage: Storage
+    ledger: Ledger
+
+    @classmethod
+    def open(cls, uri: str) -> "Dataset":
+        """A dataset that exists.
+
+        Raises:
+            ValueError: If there is none, or a newer longtake wrote it.
+        """
+        dataset = cls._at(open_storage(uri))
+        dataset.record()
+        return dataset
+
+    @classmethod
+    def create(cls, uri: str) -> "Dataset":
+        """A dataset that exists, or a new and empty one."""
+        dataset = cls._at(open_storage(uri))
+        if not dataset.storage.exists(RECORD_KEY):
+            dataset.write_record(DatasetRecord())
+        dataset.record()
+        return dataset
+
+    @classmethod
+    def _at(cls, storage: Storage) -> "Dataset":
+        return cls(storage=storage, ledger=Ledger(storage))
+
+    def record(self) -> DatasetRecord:
+        """What ``dataset.json`` says now.
+
+        Raises:
+            ValueError: If there is no dataset, or a newer longtake wrote it.
+        """
+        if not self.storage.exists(RECORD_KEY):
+            raise ValueError(f"there is no dataset at {self.storage.uri}; longtake preprocess makes one")
+        stored = json.loads(self.storage.read_bytes(RECORD_KEY))
+        if stored["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(
+                f"{self.storage.uri} has schema version {stored['schema_version']}, this longtake knows {SCHEMA_VERSION}; "
+                "use the version that wrote it"
+            )
+        return DatasetRecord(**{**stored, "codec": CodecRecord(**stored["codec"]) if stored["codec"] else None})
+
+    def write_record(self, record: DatasetRecord) -> None:
+        """Replace ``dataset.json``; nothing is written if it says so already."""
+        data = json.dumps(asdict(record), sort_keys=True, indent=2, ensure_ascii=False).encode() + b"\n"
+        if not self.storage.exists(RECORD_KEY) or self.storage.read_bytes(RECORD_KEY) != data:
+            self.storage.write_atomic(RECORD_KEY, data)
+
+    def write_manifest(self, table: pa.Table) -> str:
+        """Write a version of the dataset and point at it.
+
+        Args:
+            table: As `manifest_table` makes it.
+
+        Returns:
+            The manifest's SHA-256, its name.
+        """
+        data = parquet_bytes(table)
+        name = hashlib.sha256(data).hexdigest()
+        if not self.storage.exists(manifest_key(name)):
+            self.storage.write_atomic(manifest_key(name), data)
+        self.write_record(replace(self.record(), manifest=name))
+        return name
+
+    def load_manifest(self, sha256: str | None) -> Manifest:
+        """One version of the dataset, the current one for None.
+
+        Raises:
+            ValueError: If there is no such version.
+        """
+        name = sha256 or self.record().manifest
+        if name is None:
+            raise ValueError(f"{self.storage.uri} has no samples yet; longtake encode makes them")
+        if not self.storage.exists(manifest_key(name)):
+            raise ValueError(f"{self.storage.uri} has no version {name}; its versions are named in manifests/")
+        return Manifest(sha256=name, table=read_parquet(self.storage, manifest_key(name)))
+
+    def manifests(self) -> tuple[str, ...]:
+        """Names of all versions that are stored."""
+        names = (key.removeprefix("manifests/") for key in self.storage.list("manifests"))
+        return tuple(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+
+
+def manifest_key(sha256: str) -> str:
+    """Where a manifest lies in the dataset."""
+    return f"manifests/{sha256}.parquet"
+
+
+def load_manifest(dataset: Dataset, sha256: str | None) -> Manifest:
+    """One version of a dataset, the current one for None."""
+    return dataset.load_manifest(sha256)
+
+
+def manifest_table(
+    kept: Iterable[PlannedClip],
+    plan: Sequence[PlannedShard],
+    encodes: Iterable[ShardRecord],
+    *,
+    latents_bytes: Callable[[PlannedClip], int],
+    encode_fingerprint: str,
+) -> pa.Table:
+    """The samples of the clips that are kept now and encoded under these settings (schema `MANIFEST`).
+
+    Args:
+        kept: All clips that are kept now.
+        plan: All shards ever planned.
+        encodes: All shards that were written.
+        latents_bytes: Size of a clip's latents.
+        encode_fingerprint: Shards planned under another one are left out.
+    """
+    places = _sample_places(plan, encodes, encode_fingerprint)
+    found = [
+        {
+            **{name: getattr(clip, name) for name in MANIFEST.names if hasattr(clip, name)},
+            "split": str(clip.split),
+            "shard": places[clip.identity],
+            "latents_bytes": latents_bytes(clip),
+        }
+        for clip in kept
+        if clip.identity in places
+    ]
+    found.sort(key=lambda row: (row["uri"], row["shot_index"], row["clip_index"], row["clip_id"]))
+    return pa.Table.from_pylist(found, schema=MANIFEST)
+
+
+def _sample_places(
+    plan: Sequence[PlannedShard], encodes: Iterable[ShardRecord], encode_fingerprint: str
+) -> dict[tuple[object, ...], str]:
+    """The key of the files that hold each clip; of several, the first in the plan."""
+    written = {record.key: record for record in encodes}
+    places: dict[tuple[object, ...], str] = {}
+    for shard in plan:
+        record = written.get(shard.key)
+        if record is None or not encode_fingerprint.startswith(shard.fingerprint_prefix):
+            continue
+        encoded = set(record.clip_ids)
+        for clip in shard.clips:
+            if clip.clip_id in encoded:
+                places.setdefault(clip.identity, file_key(record.key, record.failed))
+    return places
+
+
+def inspect_table(dataset: Dataset, name: str) -> pa.Table:
+    """One of the tables that `longtake inspect` shows, with the columns that do not change their meaning.
+
+    Raises:
+        ValueError: If there is no such table.
+    """
+    match name:
+        case "sources":
+            return dataset.ledger.sources().drop_columns(["location", "extra", "probe", "scan_part"])
+        case "transitions":
+            return _with_uri(dataset, dataset.ledger.transitions()).sort_by(_ascending("uri", "start_frame"))
+        case "clips":
+            return _with_uri(dataset, dataset.ledger.clips()).sort_by(_ascending("uri", "shot_index", "clip_index"))
+        case "samples":
+            return MANIFEST.empty_table() if dataset.record().manifest is None else dataset.load_manifest(None).table
+        case "shards":
+            return _shards_table(dataset)
+    raise ValueError(f"there is no table {name}; expected one of {', '.join(TABLES)}")
+
+
+def _ascending(*names: str) -> list[tuple[str, Literal["ascending", "descending"]]]:
+    return [(name, "ascending") for name in names]
+
+
+def _with_uri(dataset: Dataset, table: pa.Table) -> pa.Table:
+    sources = dataset.ledger.sources()
+    at = pc.index_in(table["source_id"], value_set=sources["source_id"].combine_chunks())
+    return table.add_column(1, "uri", sources["uri"].take(at))
+
+
+def _shards_table(dataset: Dataset) -> pa.Table:
+    written = {record.key: record for record in dataset.ledger.encodes()}
+    found = [_shard_row(shard, written.get(shard.key)) for shard in dataset.ledger.plan()]
+    return pa.Table.from_pylist(found, schema=SHARDS)
+
+
+def _shard_row(shard: PlannedShard, record: ShardRecord | None) -> dict[str, object]:
+    return {
+        "shard": file_key(shard.key, record.failed) if record else shard.key,
+        "bucket": shard.bucket,
+        "status": "encoded" if record else "planned",
+        "num_clips": len(shard.clips),
+        "num_samples": len(record.clip_ids) if record else 0,
+        "num_failed": len(record.failed) if record else 0,
+        "failed": dict(record.failed) if record else {},
+        "size": record.size if record else None,
+        "sha256": record.sha256 if record else None,
+    }

@@ -1,0 +1,161 @@
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing import rows
+from preprocessing.config import PlanConfig
+from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
+from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split
+from tests.preprocessing.test_ledger import make_candidate, make_planned, make_scan, make_source
+
+FINGERPRINT, OTHER = "0123456789abcdef", "fedcba9876543210"
+MIB = 2**20
+
+
+def make_clips(number: int, **changes: object) -> list[PlannedClip]:
+    return [make_planned(f"c{i:03d}", uri=f"videos/{i:03d}.mp4", **changes) for i in range(number)]
+
+
+def add(
+    kept: Sequence[PlannedClip],
+    so_far: Sequence[PlannedShard] = (),
+    *,
+    fingerprint: str = FINGERPRINT,
+    **options: object,
+) -> tuple[PlannedShard, ...]:
+    return plan(
+        kept, so_far, PlanConfig(target_shard_mb=3, max_samples_per_shard=4), latent_bytes=lambda clip: MIB,
+        encode_fingerprint=fingerprint, **options,
+    )  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.randoms(use_true_random=False))
+def test_every_kept_clip_is_planned_once_in_any_order_and_in_any_steps(
+    first: int, second: int, rng: random.Random
+) -> None:
+    clips = make_clips(max(first, second))
+    so_far = add(clips[:first])
+    shuffled = clips[:second]
+    rng.shuffle(shuffled)
+    so_far += add(shuffled, so_far)
+    planned = [clip.clip_id for shard in so_far for clip in shard.clips]
+    assert sorted(planned) == [clip.clip_id for clip in clips]
+    assert add(clips, so_far) == ()
+    assert len({shard.key for shard in so_far}) == len(so_far)
+
+
+def test_equal_clips_in_another_order_give_equal_shards() -> None:
+    clips = make_clips(10)
+    assert add(clips) == add(clips[::-1])
+
+
+def test_a_shard_is_full_at_its_size_or_its_number_of_samples() -> None:
+    assert [len(shard.clips) for shard in add(make_clips(7))] == [3, 3, 1]
+    small = plan(
+        make_clips(9), (), PlanConfig(target_shard_mb=3, max_samples_per_shard=4), latent_bytes=lambda clip: 1,
+        encode_fingerprint=FINGERPRINT,
+    )  # fmt: skip
+    assert [len(shard.clips) for shard in small] == [4, 4, 1]
+
+
+def test_a_clip_larger_than_a_shard_stands_alone() -> None:
+    large = plan(
+        make_clips(2), (), PlanConfig(target_shard_mb=1), latent_bytes=lambda clip: 5 * MIB,
+        encode_fingerprint=FINGERPRINT,
+    )  # fmt: skip
+    assert [len(shard.clips) for shard in large] == [1, 1]
+
+
+def test_a_shard_holds_one_size_in_order_of_the_sources() -> None:
+    wide = [replace(clip, width_px=128) for clip in make_clips(2)]
+    tall = make_clips(4)[2:]
+    shards = add(wide + tall)
+    assert [(shard.bucket, [clip.clip_id for clip in shard.clips]) for shard in shards] == [
+        ("64x64", ["c002", "c003"]),
+        ("64x128", ["c000", "c001"]),
+    ]
+
+
+def test_names_carry_the_encode_fingerprint_and_a_new_one_plans_all_again() -> None:
+    clips = make_clips(3)
+    old = add(clips)
+    new = add(clips, old, fingerprint=OTHER)
+    assert old[0].name.startswith("01234567-")
+    assert new[0].name.startswith("fedcba98-")
+    assert pending_shards((*old, *new), (), OTHER) == new
+
+
+def test_a_changed_file_or_caption_is_planned_again_under_another_name() -> None:
+    clips = make_clips(1)
+    so_far = add(clips)
+    for changed in (replace(clips[0], content_id="2-2"), replace(clips[0], caption="a cat")):
+        (added,) = add([changed], so_far)
+        assert added.key != so_far[0].key
+        assert add([changed], (*so_far, added)) == ()
+
+
+def test_names_do_not_depend_on_time_stamps() -> None:
+    clips = make_clips(3)
+    copied = [replace(clip, content_id="9-9", location="/copy/a.mp4") for clip in clips]
+    assert [shard.key for shard in add(clips)] == [shard.key for shard in add(copied)]
+
+
+def test_a_failed_clip_is_planned_again_only_when_asked_for_and_once() -> None:
+    clips = make_clips(3)
+    so_far = add(clips)
+    failed = ShardRecord(
+        key=so_far[0].key, sha256="s", size=1, clip_ids=("c000", "c002"), failed={"c001": "decoding died"}
+    )
+    assert add(clips, so_far) == ()
+    assert failed_clips(so_far, [failed]) == {"c001": "decoding died"}
+    (again,) = add(clips, so_far, retry=failed_clips(so_far, [failed]))
+    assert [clip.clip_id for clip in again.clips] == ["c001"]
+    assert failed_clips((*so_far, again), [failed]) == {}
+    assert pending_shards((*so_far, again), [failed], FINGERPRINT) == (again,)
+    twice = ShardRecord(key=again.key, sha256="", size=0, clip_ids=(), failed={"c001": "again"})
+    assert failed_clips((*so_far, again), [failed, twice]) == {"c001": "again"}
+
+
+def test_a_retry_of_a_whole_shard_gets_another_name() -> None:
+    clips = make_clips(2)
+    so_far = add(clips)
+    (again,) = add(clips, so_far, retry={"c000", "c001"})
+    assert again.clips == so_far[0].clips
+    assert again.key != so_far[0].key
+
+
+def test_kept_clips_know_their_source_and_their_size() -> None:
+    source = make_source("a", caption="a dog", licence="CC0")
+    sources = pa.Table.from_pylist([rows.source_row(make_scan(source), fingerprint="f", part=0)], schema=rows.SOURCES)
+    candidate = rows.fields(rows.ClipCandidate)
+    clip = {field.name: getattr(make_candidate(source, 3), field.name) for field in candidate}
+    clips = [
+        {**clip, "decision": decision, "reasons": [], "split": "eval", "scores": dict(clip["scores"])}
+        for decision in ("keep", "drop")
+    ]
+    (kept,) = kept_clips(sources, pa.Table.from_pylist(clips, schema=rows.CLIPS), [(64, 64), (48, 64)])
+    assert (kept.height_px, kept.width_px) == (48, 64)
+    assert (kept.caption, kept.licence, kept.location, kept.content_id) == ("a dog", "CC0", source.location, "1-1")
+    assert (kept.split, kept.clip_index, kept.scores) == (Split.EVAL, 3, {"dynamism": 1.5, "black": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("height_px", "width_px", "expected"),
+    [(1080, 1920, (352, 640)), (1920, 1080, (640, 352)), (500, 500, (480, 480)), (100, 1000, (352, 640))],
+)
+def test_the_nearest_aspect_ratio_wins(height_px: int, width_px: int, expected: tuple[int, int]) -> None:
+    assert nearest_size(height_px, width_px, [(480, 480), (352, 640), (640, 352)]) == expected
+
+
+def test_the_size_of_latents_is_known_beforehand() -> None:
+    codec = CodecRecord(
+        codec_id="dct", latent_channels=16, spatial_stride=8, text_dim=8, text_tokens=4, pooled_dim=4, image_dim=4,
+        image_tokens=4, weights_sha256="", options={},
+    )  # fmt: skip
+    assert latent_bytes(make_planned("a", num_segments=2), codec) == 2 * 16 * 19 * 8 * 8
