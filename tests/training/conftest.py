@@ -12,6 +12,12 @@ from training.model.presets import build_model
 from training.types import Condition
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The models are too small for more: threads cost more than they bring, most of all beside other work."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_codec() -> CodecRecord:
     """Sizes of no real codec, all different where they must not be mixed up."""
