@@ -79,6 +79,10 @@ class Ledger:
         """The current row of every source, sorted by uri (schema `rows.SOURCES`)."""
         return _last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by("uri")
 
+    def known_sources(self) -> tuple[Source, ...]:
+        """Every source ever seen, as it was listed last."""
+        return tuple(map(rows.source_from_row, self.sources().to_pylist()))
+
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
         """Those never scanned, changed since, or scanned under other settings.
 
@@ -252,8 +256,14 @@ class Ledger:
             self._write("plan", self._next("plan"), _table(rows.plan_rows(shards), rows.PLAN))
 
     def plan(self) -> tuple[PlannedShard, ...]:
-        """All shards ever planned, in order."""
-        return rows.shards_from_plan(self._read_all("plan", rows.PLAN))
+        """All shards ever planned and not removed, in order."""
+        removed = self._removed("plan_parts")
+        return tuple(
+            shard
+            for part in self._parts("plan")
+            for shard in rows.shards_from_plan(self._read("plan", part))
+            if part >= removed.get(shard.key, 0)
+        )
 
     def append_encodes(self, records: Sequence[ShardRecord]) -> None:
         """Commit written shards."""
@@ -261,9 +271,25 @@ class Ledger:
             self._write("encodes", self._next("encodes"), _table(list(map(rows.encode_row, records)), rows.ENCODES))
 
     def encodes(self) -> tuple[ShardRecord, ...]:
-        """The shards that were written, one record a key, in the order of their commits."""
-        table = _last_of_each(self._read_all("encodes", rows.ENCODES), "key")
-        return tuple(rows.record_from_row(row) for row in table.to_pylist())
+        """The shards that were written and not removed, one record a key, in the order of their commits."""
+        removed = self._removed("encodes_parts")
+        found: dict[str, ShardRecord] = {}
+        for part in self._parts("encodes"):
+            for record in map(rows.record_from_row, self._read("encodes", part).to_pylist()):
+                if part >= removed.get(record.key, 0):
+                    found[record.key] = record
+        return tuple(found.values())
+
+    def append_removed(self, keys: Sequence[str]) -> None:
+        """Forget encoded shards whose files are about to be removed; their clips may be planned again."""
+        bounds = {"plan_parts": self._next("plan"), "encodes_parts": self._next("encodes")}
+        if keys:
+            self._write("removed", self._next("removed"), _table([{"key": k, **bounds} for k in keys], rows.REMOVED))
+
+    def _removed(self, column: str) -> dict[str, int]:
+        """The first part that may speak of each removed shard."""
+        table = self._read_all("removed", rows.REMOVED)
+        return {str(row["key"]): int(row[column]) for row in table.to_pylist()}
 
 
 def part_key(kind: str, part: int) -> str:

@@ -86,6 +86,9 @@ ENCODES = pa.schema(
     ]
 )  # fmt: skip
 
+REMOVED = pa.schema([("key", pa.string()), ("plan_parts", pa.int64()), ("encodes_parts", pa.int64())])
+"""One row a removed shard: parts of plan and encodes below these numbers no longer speak of it."""
+
 LIBRARIES = ("av", "decord", "numpy", "opencv-python-headless", "scenedetect-headless")
 """Whose versions stand in every source's row."""
 

@@ -1,0 +1,207 @@
+"""Whether a dataset is what its tables say, and what of it nobody needs any more."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+
+import pyarrow as pa
+
+from preprocessing import rows
+from preprocessing.dataset import MANIFEST, Dataset, manifest_key
+from preprocessing.samples import IndexRow, PlannedShard, ShardRecord
+from preprocessing.shards import INDEX_SCHEMA, file_key, index_key, read_index, tar_key
+from preprocessing.storage import Storage, iterate_chunks, read_parquet
+
+CHUNK_BYTES = 8 << 20
+
+
+def verify(dataset: Dataset) -> tuple[str, ...]:
+    """Everything that is off, one line each; nothing if the dataset is sound.
+
+    Checks the schema of every table, every byte of every shard against the ledger and its index, that sources, plan and
+    encodes add up, and that all samples of all versions are where they should be.
+    """
+    return tuple(
+        [
+            *_check_ledger_schemas(dataset.storage),
+            *_check_sources(dataset),
+            *_check_plan(dataset),
+            *_check_shards(dataset),
+            *_check_manifests(dataset),
+        ]
+    )
+
+
+_SCHEMAS: Mapping[str, pa.Schema] = {
+    "sources": rows.SOURCES,
+    "transitions": rows.TRANSITIONS,
+    "signals": rows.SIGNALS,
+    "thumbs": rows.THUMBS,
+    "clips": rows.CLIPS,
+    "plan": rows.PLAN,
+    "encodes": rows.ENCODES,
+    "removed": rows.REMOVED,
+}
+
+
+def _check_ledger_schemas(storage: Storage) -> Iterator[str]:
+    for key in storage.list("ledger"):
+        schema = _SCHEMAS.get(key.removeprefix("ledger/").partition("-")[0])
+        if schema is None:
+            yield f"{key}: no table of this name belongs into a ledger"
+        else:
+            yield from _check_table(storage, key, schema)
+
+
+def _check_table(storage: Storage, key: str, schema: pa.Schema) -> Iterator[str]:
+    try:
+        found = read_parquet(storage, key).schema
+    except (OSError, ValueError) as error:
+        yield f"{key}: cannot be read: {error}"
+        return
+    if not found.equals(schema, check_metadata=False):
+        yield f"{key}: has other columns than this version writes"
+
+
+def _check_sources(dataset: Dataset) -> Iterator[str]:
+    sources = dataset.ledger.sources().to_pylist()
+    uris = Counter(row["uri"] for row in sources)
+    yield from (f"source {uri} has {number} rows; expected one" for uri, number in uris.items() if number > 1)
+    for row in sources:
+        if row["status"] not in ("ok", "failed") or (row["status"] == "failed" and not row["reasons"]):
+            yield f"source {row['uri']} is {row['status']} with reasons {row['reasons']}"
+    clips = dataset.ledger.clips().to_pylist()
+    for row in clips:
+        if row["decision"] not in ("keep", "drop") or (row["decision"] == "drop") != bool(row["reasons"]):
+            yield f"clip {row['clip_id']} is {row['decision']} with reasons {row['reasons']}"
+    ids = Counter(row["clip_id"] for row in clips)
+    yield from (f"clip {clip_id} has {number} rows; expected one" for clip_id, number in ids.items() if number > 1)
+
+
+def _check_plan(dataset: Dataset) -> Iterator[str]:
+    written = {record.key: record for record in dataset.ledger.encodes()}
+    planned = {shard.key: shard for shard in dataset.ledger.plan()}
+    yield from (f"shard {key} was encoded but never planned" for key in written if key not in planned)
+    for key, shard in planned.items():
+        if key in written:
+            yield from _check_totals(shard, written[key])
+
+
+def _check_totals(shard: PlannedShard, record: ShardRecord) -> Iterator[str]:
+    planned = {clip.clip_id for clip in shard.clips}
+    done = Counter([*record.clip_ids, *record.failed])
+    yield from (f"shard {shard.key}: clip {c} is neither encoded nor failed" for c in sorted(planned - set(done)))
+    yield from (f"shard {shard.key}: clip {c} was not planned" for c in sorted(set(done) - planned))
+    yield from (f"shard {shard.key}: clip {c} is encoded and failed, or twice" for c, n in done.items() if n > 1)
+
+
+def _check_shards(dataset: Dataset) -> Iterator[str]:
+    for record in dataset.ledger.encodes():
+        if record.clip_ids:
+            yield from _check_shard(dataset.storage, record)
+
+
+def _check_shard(storage: Storage, record: ShardRecord) -> Iterator[str]:
+    key = file_key(record.key, record.failed)
+    missing = [name for name in (tar_key(key), index_key(key)) if not storage.exists(name)]
+    if missing:
+        yield from (f"{name} is missing" for name in missing)
+        return
+    problems = [*_check_table(storage, index_key(key), INDEX_SCHEMA)]
+    yield from problems
+    if not problems:
+        yield from _check_bytes(storage, record, read_index(storage, key))
+
+
+def _check_bytes(storage: Storage, record: ShardRecord, index: Collection[IndexRow]) -> Iterator[str]:
+    key = tar_key(file_key(record.key, record.failed))
+    if storage.size(key) != record.size:
+        yield f"{key} has {storage.size(key)} bytes; {record.size} were written"
+        return
+    sha256 = hashlib.sha256()
+    for chunk in iterate_chunks(storage, key, CHUNK_BYTES):
+        sha256.update(chunk)
+    if sha256.hexdigest() != record.sha256:
+        yield f"{key}: its bytes are not those that were written"
+    if {row.key for row in index} != set(record.clip_ids):
+        yield f"{key}: its index names other samples than the ledger"
+    yield from _check_members(storage, key, index)
+
+
+def _check_members(storage: Storage, key: str, index: Collection[IndexRow]) -> Iterator[str]:
+    for row in index:
+        try:
+            data = storage.read_range(key, row.offset, row.size)
+        except ValueError as error:
+            yield str(error)
+            continue
+        if hashlib.sha256(data).hexdigest() != row.sha256:
+            yield f"{key}: {row.member} is not what its index says"
+
+
+def _check_manifests(dataset: Dataset) -> Iterator[str]:
+    current = dataset.record().manifest
+    if current is not None and current not in dataset.manifests():
+        yield f"the current manifest {current} is missing"
+    samples = _samples(dataset)
+    for name in dataset.manifests():
+        key = manifest_key(name)
+        data = dataset.storage.read_bytes(key)
+        if hashlib.sha256(data).hexdigest() != name:
+            yield f"{key}: its bytes are not those that were written"
+            continue
+        problems = [*_check_table(dataset.storage, key, MANIFEST)]
+        yield from problems
+        if not problems:
+            table = dataset.load_manifest(name).table
+            yield from _check_places(key, samples, table["shard"].to_pylist(), table["clip_id"].to_pylist())
+
+
+def _samples(dataset: Dataset) -> set[tuple[str, str]]:
+    records = dataset.ledger.encodes()
+    return {(file_key(record.key, record.failed), clip_id) for record in records for clip_id in record.clip_ids}
+
+
+def _check_places(key: str, samples: set[tuple[str, str]], shards: list, clip_ids: list) -> Iterator[str]:
+    for shard, clip_id in zip(shards, clip_ids, strict=True):
+        if (shard, clip_id) not in samples:
+            yield f"{key}: sample {clip_id} should be in shard {shard}, which does not have it"
+
+
+def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
+    """Remove the versions that are not kept, the shards that no kept one names, and what dead processes left.
+
+    Versions go first and files last, so that a kill leaves nothing that points nowhere. The ledger forgets the removed
+    shards, so that a clip of theirs that is kept again is planned and encoded again. Shards that are planned and not yet
+    encoded are left alone. Hold the lease.
+
+    Args:
+        dataset: Where to clean up.
+        keep_manifests: Versions to keep besides the current one, for example those that runs have pinned.
+
+    Returns:
+        The keys of all files removed.
+
+    Raises:
+        ValueError: If a version to keep does not exist.
+    """
+    current = dataset.record().manifest
+    kept = {*keep_manifests, *([current] if current else [])}
+    needed = {key for name in sorted(kept) for key in dataset.load_manifest(name).table["shard"].to_pylist()}
+    manifests = [manifest_key(name) for name in dataset.manifests() if name not in kept]
+    files = [key for key in dataset.storage.list("shards") if _shard_of(key) not in needed]
+    unneeded = [r.key for r in dataset.ledger.encodes() if r.clip_ids and file_key(r.key, r.failed) not in needed]
+    remnants = [*files, *dataset.storage.temporary()]
+    _delete(dataset.storage, manifests)
+    dataset.ledger.append_removed(unneeded)
+    _delete(dataset.storage, remnants)
+    return (*manifests, *remnants)
+
+
+def _shard_of(key: str) -> str:
+    return key.removeprefix("shards/").removesuffix(".tar").removesuffix(".index.parquet")
+
+
+def _delete(storage: Storage, keys: Collection[str]) -> None:
+    for key in keys:
+        storage.delete(key)
