@@ -7,7 +7,7 @@ hang ZeRO-3; an unset `gradient_clipping` clips at 1.0; the CPU backend compiles
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +90,7 @@ class ZeroEngine:
     def accumulate(self, backwards_per_rank: Sequence[int]) -> Iterator[None]:
         """One reduction over the ranks for all backward passes inside."""
         refuse_unsafe(self._zero_stage, backwards_per_rank)
+        self._forget_last_step()
         self._backwards_left = backwards_per_rank[self.rank]
         if self._zero_stage == 0 or max(backwards_per_rank) == 1:
             yield
@@ -97,6 +98,14 @@ class ZeroEngine:
             with self._engine.coalesce_grad_reduction():
                 yield
         assert self._backwards_left == 0, f"{self._backwards_left} backward passes are missing"
+
+    def _forget_last_step(self) -> None:
+        """Clear ZeRO-3's gradients: one that this step does not touch would otherwise keep the last step's.
+
+        Measured: teacher forcing with a step whose memory is unused is off by 1 % of the largest gradient without it.
+        """
+        if self._zero_stage == 3:
+            self._engine.optimizer.grad_partitions_flat_buffer.zero_()
 
     def step(self, learning_rate: float) -> StepStats:
         """Clip and update, all ranks together."""
@@ -136,8 +145,8 @@ class ZeroEngine:
 
 def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: OptimizerConfig) -> Any:  # noqa: ANN401
     deepspeed = _import_deepspeed()
-    # asked whether our AdamW is its Muon, DeepSpeed compiles Muon to find out, which takes seconds
-    with _absent("deepspeed.runtime.zero.muon.muon_optimizer"):
+    # asked whether our AdamW is its Muon, DeepSpeed compiles Muon to find out, which takes seconds; ZeRO-3 insists
+    with nullcontext() if engine.zero_stage == 3 else _absent("deepspeed.runtime.zero.muon.muon_optimizer"):
         wrapped, *_ = deepspeed.initialize(
             model=module, optimizer=make_optimizer(module, optimizer), config=_deepspeed_config(engine, optimizer)
         )

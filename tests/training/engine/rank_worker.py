@@ -44,6 +44,14 @@ def direct_plan() -> list[GlobalStep]:
     ]
 
 
+def even_plan() -> list[GlobalStep]:
+    """As many segments on either rank."""
+    return [
+        GlobalStep(step=k, clips=(clip(0, 3), clip(1, 3)), num_segments=(3, 3), segment_index=None, use_memory=True)
+        for k in range(2)
+    ]
+
+
 def teacher_plan() -> list[GlobalStep]:
     """n and memory dropout that change the graph from step to step."""
     clips = tuple(clip(i, 4) for i in range(4))
@@ -54,7 +62,7 @@ def teacher_plan() -> list[GlobalStep]:
     ]
 
 
-PLANS = {"direct": direct_plan, "teacher": teacher_plan}
+PLANS = {"direct": direct_plan, "even": even_plan, "teacher": teacher_plan}
 
 
 def batches(step: GlobalStep, rank: int, num_ranks: int) -> list[SegmentBatch]:
@@ -80,7 +88,7 @@ def _batch(step: GlobalStep, positions: tuple[int, ...]) -> SegmentBatch:
 
 def settings(stage: str) -> StageSettings:
     return StageSettings(
-        name=stage, objective=direct_forcing if stage == "direct" else teacher_forcing, seed=3, num_steps=4,
+        name=stage, objective=teacher_forcing if stage == "teacher" else direct_forcing, seed=3, num_steps=4,
         flow=FlowConfig(), rope_mode="relative_start", optimizer=optimizer(), save_every=9, validate_every=9,
     )  # fmt: skip
 
@@ -91,17 +99,17 @@ def optimizer() -> OptimizerConfig:
 
 def module(stage: str) -> ObjectiveModule:
     model = build_model(MODEL, CODEC, device="cpu", seed=0)
-    if stage == "direct":
+    if stage != "teacher":
         freeze_all_but_head(model)
     return ObjectiveModule(model)
 
 
-def run_case(stage: str, zero_stage: int, out: Path) -> dict[str, object]:
+def run_case(stage: str, zero_stage: int, dtype: str, out: Path) -> dict[str, object]:
     """Gradients of every step as one file, losses returned; the optimizer steps in between."""
     from deepspeed.utils import safe_get_full_grad
 
     wrapped = module(stage)
-    config = EngineConfig.model_validate({"num_workers": NUM_RANKS, "zero_stage": zero_stage})
+    config = EngineConfig.model_validate({"num_workers": NUM_RANKS, "zero_stage": zero_stage, "dtype": dtype})
     engine: Engine = ZeroEngine(wrapped, config, optimizer())
     losses, gradients = [], {}
     for step in PLANS[stage]():
@@ -109,25 +117,25 @@ def run_case(stage: str, zero_stage: int, out: Path) -> dict[str, object]:
         for name, parameter in wrapped.named_parameters():
             if parameter.requires_grad:
                 gradient = parameter.grad if zero_stage == 0 else safe_get_full_grad(parameter)
-                gradients[f"{step.step} {name}"] = torch.zeros(1) if gradient is None else gradient.clone().contiguous()
+                gradients[f"{step.step} {name}"] = torch.zeros(1) if gradient is None else gradient.float().clone()
         engine.step(1e-3)
     if engine.rank == 0:
-        save_file(gradients, out / f"{stage}-{zero_stage}.safetensors")
+        save_file(gradients, out / f"{stage}-{zero_stage}-{dtype}.safetensors")
     return {"losses": losses}
 
 
-def main(rank: int, port: int, out: Path, cases: list[tuple[str, int]]) -> None:
+def main(rank: int, port: int, out: Path, cases: list[tuple[str, int, str]]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(NUM_RANKS), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     dist.init_process_group("gloo")
     results = {}
-    for stage, zero_stage in cases:
+    for stage, zero_stage, dtype in cases:
         try:
-            results[f"{stage}-{zero_stage}"] = run_case(stage, zero_stage, out)
+            results[f"{stage}-{zero_stage}-{dtype}"] = run_case(stage, zero_stage, dtype, out)
         except ValueError as error:
-            results[f"{stage}-{zero_stage}"] = {"refused": str(error)}
+            results[f"{stage}-{zero_stage}-{dtype}"] = {"refused": str(error)}
         except Exception:
             traceback.print_exc()
             raise
