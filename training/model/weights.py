@@ -6,6 +6,7 @@ with two files more: ``memory.safetensors`` (SemanticPack, where there is one) a
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,6 +123,32 @@ def save_model(
         codec=codec, model=config, fps=fps, sizes_px=sizes_px, weights_sha256=weights_sha256(model.state_dict())
     )
     (folder / RECORD_FILE).write_text(record_to_json(record))
+    return record
+
+
+def export_diffusers(
+    model: MemoryPackTransformer3DModel,
+    out: Path,
+    *,
+    config: ModelConfig,
+    codec: CodecRecord,
+    fps: float,
+    sizes_px: tuple[tuple[int, int], ...],
+) -> ModelRecord:
+    """Write a model folder that is there whole or not at all, and replaces an older one; see `save_model`.
+
+    Raises:
+        ValueError: If `out` exists and is something else.
+    """
+    if out.exists() and not (out / RECORD_FILE).is_file():
+        raise ValueError(f"{out} exists and is not a model folder; nothing was overwritten")
+    temporary = out.with_name(out.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    record = save_model(model, temporary, config=config, codec=codec, fps=fps, sizes_px=sizes_px)
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.replace(out)
     return record
 
 

@@ -12,6 +12,7 @@ from training.config import ModelConfig
 from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context, predict_velocity
 from training.model.weights import (
     as_diffusers,
+    export_diffusers,
     load_base,
     load_for_generate,
     load_model,
@@ -69,6 +70,26 @@ def test_unmodified_diffusers_loads_the_folder_and_computes_the_same(
         indices_latents_history_4x=indices[1:17],
     ).sample
     torch.testing.assert_close(ours, -output, rtol=0, atol=1e-6)
+
+
+def test_an_export_replaces_a_model_folder_whole_and_nothing_else(
+    tmp_path: Path, tiny_model: MemoryPackTransformer3DModel, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    def export(name: str) -> None:
+        export_diffusers(
+            tiny_model, tmp_path / name, config=tiny_config, codec=tiny_codec, fps=24.0, sizes_px=((32, 32),)
+        )
+
+    export("model")
+    (tmp_path / "model" / "left_over").touch()
+    (tmp_path / "model.part").mkdir()
+    export("model")
+    expected = ["config.json", "diffusion_pytorch_model.safetensors", "longtake.json", "memory.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "holidays").mkdir()
+    with pytest.raises(ValueError, match="nothing was overwritten"):
+        export("holidays")
 
 
 def test_a_base_checkpoint_gets_a_fresh_memory_and_nothing_stays_on_meta(
