@@ -1,0 +1,149 @@
+"""Samples of shards to batches of segments in time order.
+
+Shapes: B batch, C latent channels, T latent frames, H and W latent rows and columns, L text tokens, N image tokens,
+D features.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from preprocessing.samples import LatentSample, clip_num_latents
+from training.order import stacks_of_rank
+from training.types import ClipRow, Condition, GlobalStep, SegmentBatch
+
+T = TypeVar("T")
+
+SampleReader = Callable[[ClipRow], LatentSample]
+"""Reads one clip of the manifest."""
+
+
+def step_batches(
+    step: GlobalStep, read: SampleReader, *, rank: int, num_ranks: int, device: torch.device
+) -> tuple[SegmentBatch, ...]:
+    """A rank's share of a global step: clips of one size and one number of segments are one batch.
+
+    Args:
+        step: What all ranks do.
+        read: Reads a clip.
+        rank: This rank, from 0.
+        num_ranks: All ranks.
+        device: Where the batches go.
+
+    Raises:
+        ValueError: If a clip is not what the manifest says, or the ranks cannot share the clips.
+    """
+    return tuple(
+        clip_batch([read(step.clips[p]) for p in stack], stack, num_segments=step.num_segments[stack[0]], device=device)
+        for stack in stacks_of_rank(step, rank=rank, num_ranks=num_ranks)
+    )
+
+
+def clip_batch(
+    samples: Sequence[LatentSample], positions: Sequence[int], *, num_segments: int, device: torch.device
+) -> SegmentBatch:
+    """The first segments of some clips as one batch, in fp32.
+
+    Raises:
+        ValueError: If a clip is shorter, or their sizes differ.
+    """
+    num_latents = clip_num_latents(num_segments)
+    latents = [_first_latents(sample, num_latents) for sample in samples]
+    _check_one_shape(samples, latents)
+    return SegmentBatch(
+        clip_ids=tuple(sample.key for sample in samples),
+        latents_BCTHW=_stack(latents, device),
+        start_latent_BCTHW=_stack([sample.start_latent_CTHW for sample in samples], device),
+        condition=_condition(samples, device),
+        positions=tuple(positions),
+    )
+
+
+def _first_latents(sample: LatentSample, num_latents: int) -> NDArray[np.float32]:
+    if sample.latents_CTHW.shape[1] < num_latents:
+        raise ValueError(
+            f"clip {sample.key} has {sample.latents_CTHW.shape[1]} latent frames, the manifest promises {num_latents};"
+            " run longtake verify on the dataset"
+        )
+    return sample.latents_CTHW[:, :num_latents]
+
+
+def _check_one_shape(samples: Sequence[LatentSample], latents: Sequence[NDArray[np.float32]]) -> None:
+    shapes = {sample.key: array.shape for sample, array in zip(samples, latents, strict=True)}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"clips of unequal size in one batch: {shapes}; run longtake verify on the dataset")
+
+
+def _condition(samples: Sequence[LatentSample], device: torch.device) -> Condition:
+    """The clips' features; prompts of unequal length are padded behind their last token."""
+    length = max(len(sample.text.mask_L) for sample in samples)
+    return Condition(
+        text_BLD=_stack([_pad(sample.text.llama_LD, length) for sample in samples], device),
+        text_mask_BL=_stack([_pad(sample.text.mask_L, length) for sample in samples], device),
+        pooled_BD=_stack([sample.text.clip_pooled_D for sample in samples], device),
+        image_BND=_stack([sample.siglip_ND for sample in samples], device),
+    )
+
+
+def _pad(tokens: NDArray[np.generic], length: int) -> NDArray[np.generic]:
+    missing = length - len(tokens)
+    return np.pad(tokens, [(0, missing), *[(0, 0)] * (tokens.ndim - 1)]) if missing else tokens
+
+
+def _stack(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], *, depth: int) -> Iterator[T]:
+    """The same items, made up to `depth` ahead in a thread; an error arrives where its item would have.
+
+    The thread ends when the iterator is exhausted, closed, or forgotten.
+    """
+    ready: queue.Queue[object] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, ready, stop), name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # pyright: ignore[reportReturnType] - what _fill put there
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _fill(items: Iterable[object], ready: "queue.Queue[object]", stop: threading.Event) -> None:
+    try:
+        for item in items:
+            if not _put(item, ready, stop):
+                return
+        _put(_END, ready, stop)
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the consumer's thread
+        _put(_Failure(error), ready, stop)
+
+
+def _put(item: object, ready: "queue.Queue[object]", stop: threading.Event) -> bool:
+    """False if nobody waits for it any more."""
+    while not stop.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False
