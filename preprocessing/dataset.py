@@ -12,11 +12,12 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from preprocessing.ledger import Ledger
 from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord
 from preprocessing.shards import file_key
-from preprocessing.storage import Storage, open_storage, parquet_bytes, read_parquet
+from preprocessing.storage import Storage, open_storage, parquet_bytes
 
 SCHEMA_VERSION = 1
 RECORD_KEY = "dataset.json"
@@ -147,14 +148,17 @@ class Dataset:
         """One version of the dataset, the current one for None.
 
         Raises:
-            ValueError: If there is no such version.
+            ValueError: If there is no such version, or its bytes are not those that were written.
         """
         name = sha256 or self.record().manifest
         if name is None:
             raise ValueError(f"{self.storage.uri} has no samples yet; longtake encode makes them")
         if not self.storage.exists(manifest_key(name)):
             raise ValueError(f"{self.storage.uri} has no version {name}; its versions are named in manifests/")
-        return Manifest(sha256=name, table=read_parquet(self.storage, manifest_key(name)))
+        data = self.storage.read_bytes(manifest_key(name))
+        if hashlib.sha256(data).hexdigest() != name:
+            raise ValueError(f"{manifest_key(name)}: its bytes are not those that were written")
+        return Manifest(sha256=name, table=pq.read_table(pa.BufferReader(data)))
 
     def manifests(self) -> tuple[str, ...]:
         """Names of all versions that are stored."""

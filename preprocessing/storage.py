@@ -353,7 +353,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(
         table, sink, version="2.6", data_page_version="1.0", compression="zstd", compression_level=3,
-        use_dictionary=False, write_statistics=True, row_group_size=65536,
+        use_dictionary=False, write_statistics=True, write_page_checksum=True, row_group_size=65536,
     )  # fmt: skip
     return sink.getvalue().to_pybytes()
 
@@ -364,10 +364,17 @@ def write_parquet(storage: Storage, key: str, table: pa.Table) -> None:
 
 
 def read_parquet(storage: Storage, key: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns; a local file is mapped, not copied."""
+    """Read a table, or some of its columns; a local file is mapped, not copied.
+
+    Raises:
+        OSError: If a page's checksum is wrong.
+        ValueError: If it is no Parquet file.
+    """
     path = storage.local_path(key)
     source = path if path is not None else pa.BufferReader(storage.read_bytes(key))
-    return pq.read_table(source, columns=columns, partitioning=None, memory_map=path is not None)
+    return pq.read_table(
+        source, columns=columns, partitioning=None, memory_map=path is not None, page_checksum_verification=True
+    )
 
 
 def iterate_chunks(storage: Storage, key: str, chunk_bytes: int) -> Iterator[bytes]:

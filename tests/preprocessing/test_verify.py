@@ -1,0 +1,139 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preprocessing.dataset import Dataset, manifest_key
+from preprocessing.samples import ShardRecord
+from preprocessing.shards import index_key, tar_key
+from preprocessing.storage import LocalStorage
+from preprocessing.verify import gc, verify
+from tests.preprocessing.test_dataset import CLIPS, build
+from tests.preprocessing.test_ledger import A, B, make_failure, make_scan
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    dataset.ledger.append_scans([make_scan(A), make_failure(B)], "f")
+    build(dataset, tmp_path, CLIPS, failing=frozenset({"c2"}))
+    return dataset
+
+
+def test_a_sound_dataset_has_no_problems(dataset: Dataset) -> None:
+    assert verify(dataset) == ()
+
+
+@pytest.mark.parametrize("place", [0, 700, -2000, -1])
+def test_one_flipped_byte_anywhere_in_a_shard_is_a_problem(dataset: Dataset, place: int) -> None:
+    key = tar_key(dataset.ledger.plan()[0].key)
+    data = bytearray(dataset.storage.read_bytes(key))
+    data[place] ^= 1
+    dataset.storage.write_atomic(key, bytes(data))
+    problems = verify(dataset)
+    assert problems
+    assert all(key in problem for problem in problems)
+
+
+def flip(dataset: Dataset, key: str) -> None:
+    data = bytearray(dataset.storage.read_bytes(key))
+    data[len(data) // 2] ^= 1
+    dataset.storage.write_atomic(key, bytes(data))
+
+
+def test_a_flipped_byte_in_an_index_or_a_manifest_is_a_problem(dataset: Dataset) -> None:
+    key = index_key(dataset.ledger.plan()[0].key)
+    sound = dataset.storage.read_bytes(key)
+    flip(dataset, key)
+    assert verify(dataset)
+    dataset.storage.write_atomic(key, sound)
+    flip(dataset, manifest_key(dataset.manifests()[0]))
+    assert "its bytes are not those that were written" in verify(dataset)[0]
+
+
+BREAKAGES: dict[str, Callable[[Dataset], None]] = {
+    r"\.tar is missing": lambda d: d.storage.delete(tar_key(d.ledger.plan()[0].key)),
+    r"index\.parquet is missing": lambda d: d.storage.delete(index_key(d.ledger.plan()[0].key)),
+    r"bytes; \d+ were written": lambda d: d.storage.write_atomic(tar_key(d.ledger.plan()[0].key), b"short"),
+    "the current manifest .* is missing": lambda d: d.storage.delete(manifest_key(d.manifests()[0])),
+    "encoded but never planned": lambda d: d.ledger.append_encodes(
+        [ShardRecord(key="64x64/stray", sha256="", size=0, clip_ids=(), failed={})]
+    ),
+    "neither encoded nor failed": lambda d: d.ledger.append_encodes(
+        [ShardRecord(key=d.ledger.plan()[0].key, sha256="", size=0, clip_ids=(), failed={"c0": "x"})]
+    ),
+    "which does not have it": lambda d: d.ledger.append_removed([d.ledger.plan()[0].key]),
+    "no table of this name": lambda d: d.storage.write_atomic("ledger/notes-1.parquet", b"x"),
+    "cannot be read": lambda d: d.storage.write_atomic("ledger/thumbs-00000000.parquet", b"x"),
+}
+
+
+@pytest.mark.parametrize("problem", BREAKAGES)
+def test_what_is_off_is_named(dataset: Dataset, problem: str) -> None:
+    import re
+
+    BREAKAGES[problem](dataset)
+    assert any(re.search(problem, line) for line in verify(dataset)), verify(dataset)
+
+
+def test_gc_removes_what_only_old_versions_name(dataset: Dataset, tmp_path: Path) -> None:
+    first = dataset.record().manifest
+    second = build(dataset, tmp_path, CLIPS[4:])
+    assert first is not None
+    assert gc(dataset, [first]) == ()
+    removed = gc(dataset, [])
+    assert len([key for key in removed if key.endswith(".tar")]) == 2
+    assert manifest_key(first) in removed
+    assert dataset.manifests() == (second,)
+    assert len(dataset.storage.list("shards")) == 2
+    assert verify(dataset) == ()
+
+
+def test_a_clip_whose_shard_was_removed_is_encoded_again_when_it_is_kept_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    first = dataset.record().manifest
+    build(dataset, tmp_path, CLIPS[4:])
+    gc(dataset, [])
+    assert build(dataset, tmp_path, CLIPS, failing=frozenset({"c2"})) == first
+    assert verify(dataset) == ()
+
+
+def test_gc_removes_what_dead_workers_left_and_nothing_else(dataset: Dataset) -> None:
+    assert isinstance(dataset.storage, LocalStorage)
+    temporary = dataset.storage.root / "shards/64x64/.x.tar.123.tmp"
+    temporary.write_bytes(b"half")
+    dataset.storage.write_atomic("shards/64x64/01234567-uncommitted.tar", b"x")
+    assert set(gc(dataset, [])) == {"shards/64x64/.x.tar.123.tmp", "shards/64x64/01234567-uncommitted.tar"}
+    assert verify(dataset) == ()
+
+
+@pytest.mark.parametrize("survives", range(8))
+def test_a_killed_gc_leaves_a_sound_dataset(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survives: int
+) -> None:
+    build(dataset, tmp_path, CLIPS[4:])
+    left, delete = [survives], LocalStorage.delete
+
+    def dying(self: LocalStorage, key: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        delete(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "delete", dying)
+        try:
+            gc(dataset, [])
+        except KeyboardInterrupt:
+            assert survives < 6
+    assert verify(dataset) == ()
+    gc(dataset, [])
+    assert len(dataset.storage.list("shards")) == 2
+
+
+def test_gc_refuses_a_version_that_does_not_exist(dataset: Dataset) -> None:
+    before = dataset.storage.list("")
+    with pytest.raises(ValueError, match="no version beef"):
+        gc(dataset, ["beef"])
+    assert dataset.storage.list("") == before
