@@ -208,12 +208,23 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
+_to_parent: Connection | None = None
+"""Set in a child while it works."""
+
+
+def sign_of_life() -> None:
+    """Restart the progress deadline from inside a long step that has nothing to yield; elsewhere than in a child, nothing."""
+    if _to_parent is not None:
+        _to_parent.send((_TICK, None))
+
+
 def _serve() -> NoReturn:
     """The child's life: take a function, send what it yields, until the parent is gone."""
+    global _to_parent
     fd, parent_pid = int(sys.argv[2]), int(sys.argv[3])
     _die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it kills us
-    connection = Connection(fd)
+    _to_parent = connection = Connection(fd)
     base = _address_space()
     try:
         while True:

@@ -1,0 +1,101 @@
+"""Reads videos: all frames at a size, or a clip on the grid. decord first where it is right, PyAV everywhere else.
+
+Both stream: memory does not grow with the video. Run them in a child process (`preprocessing.isolation`): the files are untrusted,
+and the decoders are not safe.
+"""
+
+from collections.abc import Iterator
+from itertools import islice, repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.isolation import sign_of_life
+from preprocessing.reasons import Reason
+from preprocessing.samples import Probe
+from preprocessing.video_io.decord_reader import open_with_decord, read_with_decord
+from preprocessing.video_io.frames import Frame, FrameStream
+from preprocessing.video_io.packets import packet_table
+from preprocessing.video_io.probe import UnreadableVideo
+from preprocessing.video_io.pyav_reader import Converter, Picture, all_pictures, pictures_from, read_with_pyav
+from preprocessing.video_io.timeline import shown_on_grid
+
+__all__ = ["Frame", "FrameStream", "read_clip", "read_frames", "read_frames_without_decord"]
+
+
+def read_frames(path: str, probe: Probe, *, height_px: int, width_px: int) -> FrameStream:
+    """All frames of the probed stream, upright and resized to exactly this size.
+
+    Raises:
+        UnreadableVideo: If the file does not open.
+        DecordFailed: While reading, if decord gave up; `read_frames_without_decord` may not.
+    """
+    table = packet_table(path, probe)
+    reader = open_with_decord(path, probe, table, height_px=height_px, width_px=width_px)
+    if reader is None or table is None:
+        return FrameStream("pyav", read_with_pyav(path, probe, table, height_px=height_px, width_px=width_px))
+    return FrameStream("decord", read_with_decord(reader, probe, table))
+
+
+def read_frames_without_decord(path: str, probe: Probe, *, height_px: int, width_px: int) -> FrameStream:
+    """The same by PyAV alone."""
+    table = packet_table(path, probe)
+    return FrameStream("pyav", read_with_pyav(path, probe, table, height_px=height_px, width_px=width_px))
+
+
+def read_clip(
+    path: str, probe: Probe, *, start_frame: int, fps: float, num_frames: int, height_px: int, width_px: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a clip on the grid, resized to cover the size and cut to its centre.
+
+    By PyAV: decord does not seek exactly.
+
+    Args:
+        path: A local file.
+        probe: What `probe` said of it.
+        start_frame: Source frame of k = 0.
+        fps: Frames a second of the grid.
+        num_frames: Frames to give.
+        height_px: Of each frame.
+        width_px: Of each frame.
+
+    Yields:
+        (height_px, width_px, 3), `num_frames` times.
+
+    Raises:
+        UnreadableVideo: If the video ends before the clip does.
+    """
+    cover_height_px, cover_width_px = cover_size(probe, height_px=height_px, width_px=width_px)
+    top, left = (cover_height_px - height_px) // 2, (cover_width_px - width_px) // 2
+    convert = Converter(probe, height_px=cover_height_px, width_px=cover_width_px)
+    given = 0
+    stamped = ((picture.timestamp_s, picture) for picture in _pictures_at(path, probe, start_frame))
+    for picture, count in shown_on_grid(stamped, fps, num_frames):
+        if count:
+            covering_HWC = convert(picture.image)
+            yield from repeat(covering_HWC[top : top + height_px, left : left + width_px], count)
+        given += count
+    if given < num_frames:
+        raise UnreadableVideo(Reason.TRUNCATED, f"the video gave {given} of {num_frames} frames from {start_frame} on")
+
+
+def cover_size(probe: Probe, *, height_px: int, width_px: int) -> tuple[int, int]:
+    """The smallest (height, width) with the source's aspect ratio that covers this one."""
+    scale = max(height_px / probe.height_px, width_px / probe.width_px)
+    return max(height_px, round(probe.height_px * scale)), max(width_px, round(probe.width_px * scale))
+
+
+def _pictures_at(path: str, probe: Probe, start_frame: int) -> Iterator[Picture]:
+    """Pictures from a frame on, by seeking where that is exact."""
+    table = packet_table(path, probe)
+    if table is not None and 0 < start_frame < len(table.pts):
+        found = pictures_from(path, probe, table, start_frame)
+        if found is not None:
+            return found
+    return islice(_alive(all_pictures(path, probe, table)), start_frame, None)
+
+
+def _alive(pictures: Iterator[Picture]) -> Iterator[Picture]:
+    for picture in pictures:
+        sign_of_life()
+        yield picture
