@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.isolation import ChildFailed, IsolatedWorker
+from preprocessing.isolation import ChildFailed, IsolatedWorker, sign_of_life
 from preprocessing.reasons import Reason
 
 
@@ -169,3 +169,15 @@ def test_the_child_dies_with_a_parent_killed_by_force(tmp_path: Path) -> None:
     while Path(f"/proc/{child_pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{child_pid}").exists()
+
+
+def alive_but_silent(n: int) -> Iterator[int]:
+    for _ in range(n):
+        time.sleep(0.3)
+        sign_of_life()
+    yield n
+
+
+def test_a_sign_of_life_restarts_the_deadline(worker: IsolatedWorker) -> None:
+    assert worker.call(alive_but_silent, 5) == 5
+    sign_of_life()  # outside a child it does nothing
