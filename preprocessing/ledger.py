@@ -79,10 +79,6 @@ class Ledger:
         """The current row of every source, sorted by uri (schema `rows.SOURCES`)."""
         return _last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by("uri")
 
-    def known_sources(self) -> tuple[Source, ...]:
-        """Every source ever seen, as it was listed last."""
-        return tuple(map(rows.source_from_row, self.sources().to_pylist()))
-
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
         """Those never scanned, changed since, or scanned under other settings.
 
@@ -162,17 +158,15 @@ class Ledger:
 
     def thumbnails(self, source_id: str) -> tuple[Thumbnail, ...]:
         """The stored pictures of one source, in order; none if it is not `ok`."""
-        part = self._scan_parts().get(source_id)
-        if part is None:
-            return ()
-        found = _only(self._read("thumbs", part), {source_id}).sort_by("frame")
-        return tuple(rows.thumbnail_from_row(row) for row in found.to_pylist())
+        return dict(self.iterate_thumbnails({source_id})).get(source_id, ())
 
-    def iterate_thumbnails(self) -> Iterator[tuple[str, tuple[Thumbnail, ...]]]:
-        """Source id and stored pictures of every source that is `ok`, one part in memory."""
-        for part, source_ids in self._current_parts().items():
-            found: dict[str, list[Thumbnail]] = {source_id: [] for source_id in sorted(source_ids)}
-            for row in _only(self._read("thumbs", part), source_ids).sort_by("frame").to_pylist():
+    def iterate_thumbnails(self, source_ids: Collection[str]) -> Iterator[tuple[str, tuple[Thumbnail, ...]]]:
+        """Id and stored pictures of those sources that are `ok`, one part in memory."""
+        for part, current in self._current_parts().items():
+            wanted = current & set(source_ids)
+            found: dict[str, list[Thumbnail]] = {source_id: [] for source_id in sorted(wanted)}
+            table = _only(self._read("thumbs", part), wanted) if wanted else rows.THUMBS.empty_table()
+            for row in table.sort_by("frame").to_pylist():
                 found[str(row["source_id"])].append(rows.thumbnail_from_row(row))
             yield from ((source_id, tuple(pictures)) for source_id, pictures in found.items())
 

@@ -120,7 +120,7 @@ def test_a_scan_comes_back_as_it_was(ledger: Ledger) -> None:
         assert sorted(signals.motion) == ["fast", "long"]
         np.testing.assert_array_equal(signals.motion["long"], scan.signals.motion["long"])
     assert ledger.thumbnails(A.source_id) == scan.thumbnails
-    assert dict(ledger.iterate_thumbnails()) == {A.source_id: scan.thumbnails}
+    assert dict(ledger.iterate_thumbnails({A.source_id, B.source_id})) == {A.source_id: scan.thumbnails}
     with pytest.raises(ValueError, match="no signals"):
         ledger.signals(B.source_id)
 
