@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from preprocessing import rows
 from preprocessing.reasons import Reason
@@ -37,6 +36,8 @@ class Ledger:
     def __init__(self, storage: Storage) -> None:
         """Read nothing yet."""
         self._storage = storage
+        self._tables: dict[str, pa.Table] = {}
+        self._shards: dict[int, tuple[PlannedShard, ...]] = {}
 
     # --- parts ---
 
@@ -51,7 +52,13 @@ class Ledger:
         write_parquet(self._storage, part_key(kind, part), table)
 
     def _read(self, kind: str, part: int) -> pa.Table:
-        return read_parquet(self._storage, part_key(kind, part))
+        """A committed part; those never change, and the small ones are read once."""
+        key = part_key(kind, part)
+        if kind in ("signals", "thumbs"):
+            return read_parquet(self._storage, key)
+        if key not in self._tables:
+            self._tables[key] = read_parquet(self._storage, key)
+        return self._tables[key]
 
     def _read_all(self, kind: str, schema: pa.Schema) -> pa.Table:
         return pa.concat_tables([schema.empty_table(), *(self._read(kind, part) for part in self._parts(kind))])
@@ -228,16 +235,11 @@ class Ledger:
         """The part and the fingerprint that hold for each source's current scan."""
         current, decided = self._scan_parts(), {}
         for part in self._parts("clips"):
-            metadata = self._metadata("clips", part)
+            metadata = self._read("clips", part).schema.metadata
             for source_id, scan_part in json.loads(metadata[_COVERS]).items():
                 if current.get(source_id) == scan_part:
                     decided[source_id] = (part, metadata[_FINGERPRINT].decode())
         return decided
-
-    def _metadata(self, kind: str, part: int) -> Mapping[bytes, bytes]:
-        path = self._storage.local_path(part_key(kind, part))
-        source = path if path is not None else pa.BufferReader(self._storage.read_bytes(part_key(kind, part)))
-        return pq.read_schema(source).metadata
 
     def _scan_parts(self) -> dict[str, int]:
         return {source_id: part for part, source_ids in self._current_parts().items() for source_id in source_ids}
@@ -253,11 +255,13 @@ class Ledger:
         """All shards ever planned and not removed, in order."""
         removed = self._removed("plan_parts")
         return tuple(
-            shard
-            for part in self._parts("plan")
-            for shard in rows.shards_from_plan(self._read("plan", part))
-            if part >= removed.get(shard.key, 0)
+            shard for part in self._parts("plan") for shard in self._planned(part) if part >= removed.get(shard.key, 0)
         )
+
+    def _planned(self, part: int) -> tuple[PlannedShard, ...]:
+        if part not in self._shards:
+            self._shards[part] = rows.shards_from_plan(self._read("plan", part))
+        return self._shards[part]
 
     def append_encodes(self, records: Sequence[ShardRecord]) -> None:
         """Commit written shards."""
