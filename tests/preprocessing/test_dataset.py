@@ -123,18 +123,17 @@ def dying_after(steps: int, step: Callable) -> tuple[Callable, list[int]]:
     return maybe_die, left
 
 
-@pytest.mark.parametrize("method", ["write_atomic", "upload_atomic", "_publish"])
 def test_a_kill_at_any_step_and_the_same_command_give_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = tmp_path / "undisturbed"
     build(Dataset.create(str(undisturbed)), tmp_path, CLIPS, failing=frozenset({"c2"}))
-    step, steps, done = getattr(LocalStorage, method), 0, False
+    step, steps, done = LocalStorage._publish, 0, False  # between the temporary file and its rename
     while not done:
         root = tmp_path / f"killed-{steps}"
         with monkeypatch.context() as patch:
             maybe_die, left = dying_after(steps, step)
-            patch.setattr(LocalStorage, method, maybe_die)
+            patch.setattr(LocalStorage, "_publish", maybe_die)
             try:
                 build(Dataset.create(str(root)), tmp_path, CLIPS, failing=frozenset({"c2"}))
                 done = left[0] > 0
@@ -143,7 +142,7 @@ def test_a_kill_at_any_step_and_the_same_command_give_the_same_bytes(
         build(Dataset.create(str(root)), tmp_path, CLIPS, failing=frozenset({"c2"}))
         assert lasting_bytes(root) == lasting_bytes(undisturbed)
         steps += 1
-    assert steps > 3
+    assert steps > 10
 
 
 def test_a_late_worker_for_which_other_clips_failed_hurts_nothing(tmp_path: Path) -> None:
