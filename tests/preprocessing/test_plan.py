@@ -1,6 +1,6 @@
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pyarrow as pa
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from preprocessing import rows
 from preprocessing.config import PlanConfig
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
-from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split
+from preprocessing.samples import ClipCandidate, CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split
 from tests.preprocessing.test_ledger import make_candidate, make_planned, make_scan, make_source
 
 FINGERPRINT, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -133,8 +133,7 @@ def test_a_retry_of_a_whole_shard_gets_another_name() -> None:
 def test_kept_clips_know_their_source_and_their_size() -> None:
     source = make_source("a", caption="a dog", licence="CC0")
     sources = pa.Table.from_pylist([rows.source_row(make_scan(source), fingerprint="f", part=0)], schema=rows.SOURCES)
-    candidate = rows.fields(rows.ClipCandidate)
-    clip = {field.name: getattr(make_candidate(source, 3), field.name) for field in candidate}
+    clip = {field.name: getattr(make_candidate(source, 3), field.name) for field in fields(ClipCandidate)}
     clips = [
         {**clip, "decision": decision, "reasons": [], "split": "eval", "scores": dict(clip["scores"])}
         for decision in ("keep", "drop")
