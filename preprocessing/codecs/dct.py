@@ -1,8 +1,9 @@
 """The embedded codec: the geometry of the HunyuanVideo VAE (4 x 8 x 8, 16 channels, 1 + 4k frames) without weights.
 
 Every block of 4 x 8 x 8 pixels goes through an orthonormal 3-D DCT of its Y'CbCr planes (full-range BT.601), and 16
-coefficients are kept. So encoding is one linear map of 768 pixel values to 16 numbers and decoding the reverse map:
-`decode(encode(x))` is a projection, and `encode(decode(z))` gives z back up to the rounding of pixels.
+coefficients are kept, so encoding is one linear map of 768 pixel values to 16 numbers. Decoding is the reverse map; it
+adds slopes of the two chroma planes, which are not kept, as a block's neighbours suggest them. They are orthogonal to
+what is kept: `encode(decode(z))` gives z back, up to the rounding and clipping of pixels.
 
 The first frame of a clip stands for a block of four equal frames. Hence its latent is the same whether the frame is
 encoded alone or as the beginning of a clip, and its temporal channels say "nothing moves".
@@ -11,7 +12,7 @@ Letters: B blocks, P pixel values of a block (4 x 8 x 8 x 3 = 768), C latent cha
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,21 @@ CHANNELS = (
     Channel(plane=2, t=0, y=0, x=0, mean=0.190, std=0.759),
 )
 
+CHROMA = (14, 15)
+"""The channels that hold the mean of a chroma plane."""
+
+SLOPES = (
+    Channel(plane=1, t=0, y=0, x=1, mean=0.0, std=1.0),
+    Channel(plane=2, t=0, y=0, x=1, mean=0.0, std=1.0),
+    Channel(plane=1, t=0, y=1, x=0, mean=0.0, std=1.0),
+    Channel(plane=2, t=0, y=1, x=0, mean=0.0, std=1.0),
+)
+"""Chroma coefficients that decoding predicts."""
+
+SLOPE_GAIN = -0.18
+"""Slope for a difference of 1 between a block's two neighbours: least squares gives -0.170 to -0.193 over planes, directions
+and sizes of the same videos. It buys 0.16 dB there, 2 dB on saturated rendered scenes, and removes the blocks of colour."""
+
 RGB_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 """Full-range BT.601, as in JPEG; rows Y', Cb, Cr."""
 
@@ -86,11 +102,19 @@ def dct_basis(size: int) -> NDArray[np.float64]:
     return basis
 
 
-def channel_patterns(color_33: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For every kept coefficient its pattern over a block's pixels, (C, P), coloured by its plane's row of `color_33`."""
+def patterns(channels: Sequence[Channel], color_33: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Every coefficient's pattern over a block's pixels, (C, P), coloured by its plane's row of `color_33`."""
     time, space = dct_basis(FRAMES_PER_LATENT), dct_basis(STRIDE)
-    rows = [np.einsum("t,y,x,c->tyxc", time[c.t], space[c.y], space[c.x], color_33[c.plane]).ravel() for c in CHANNELS]
+    rows = [np.einsum("t,y,x,c->tyxc", time[c.t], space[c.y], space[c.x], color_33[c.plane]).ravel() for c in channels]
     return np.stack(rows)
+
+
+def predicted_slopes(means_2HW: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The coefficients of `SLOPES`, (4, H, W), from the means of the two chroma planes (as JPEG decoders smooth blocks)."""
+    padded = np.pad(means_2HW, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    along_x = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    along_y = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    return np.float32(SLOPE_GAIN) * np.concatenate([along_x, along_y])
 
 
 def _constants_sha256() -> str:
@@ -115,11 +139,10 @@ class DctCodec:
 
     def __init__(self) -> None:
         """Compute the two linear maps."""
-        std_C = np.array([c.std for c in CHANNELS])
-        self._mean_C = np.array([c.mean / c.std for c in CHANNELS])
-        self._encode_PC = (channel_patterns(RGB_TO_YCBCR) / 255 / std_C[:, None]).T
+        self._mean_C, self._std_C = np.array([(c.mean, c.std) for c in CHANNELS]).T
+        self._encode_PC = (patterns(CHANNELS, RGB_TO_YCBCR) / 255).T
         ycbcr_to_rgb = np.linalg.inv(RGB_TO_YCBCR).T
-        self._decode_CP = (channel_patterns(ycbcr_to_rgb) * 255 * std_C[:, None]).astype(np.float32)
+        self._decode_CP = (patterns((*CHANNELS, *SLOPES), ycbcr_to_rgb) * 255).astype(np.float32)
 
     @property
     def record(self) -> CodecRecord:
@@ -167,14 +190,16 @@ class DctCodec:
             check_size(frame, STRIDE)
         frames_4HWC = np.stack(group if len(group) == FRAMES_PER_LATENT else group * FRAMES_PER_LATENT)
         # fp64: the order in which BLAS sums changes bits that fp32 rounds away, so threads never show in the latents.
-        latents_BC = (_to_blocks(frames_4HWC) - GREY) @ self._encode_PC - self._mean_C
+        latents_BC = ((_to_blocks(frames_4HWC) - GREY) @ self._encode_PC - self._mean_C) / self._std_C
         _, height_px, width_px, _ = frames_4HWC.shape
         cells = latents_BC.T.reshape(-1, height_px // STRIDE, width_px // STRIDE)
         return np.ascontiguousarray(cells, dtype=np.float32)
 
     def _decode_latent(self, latent_CHW: NDArray[np.float32]) -> NDArray[np.uint8]:
         """One latent frame to its four frames, (4, height_px, width_px, 3)."""
-        channels, rows, columns = latent_CHW.shape
-        latent_BC = latent_CHW.reshape(channels, -1).T + self._mean_C.astype(np.float32)
-        pixels_BP = latent_BC @ self._decode_CP + np.float32(GREY)
+        _, rows, columns = latent_CHW.shape
+        mean_C11, std_C11 = np.float32(self._mean_C[:, None, None]), np.float32(self._std_C[:, None, None])
+        kept_CHW = latent_CHW * std_C11 + mean_C11
+        all_CHW = np.concatenate([kept_CHW, predicted_slopes(kept_CHW[CHROMA, :, :])])
+        pixels_BP = all_CHW.reshape(len(all_CHW), -1).T @ self._decode_CP + np.float32(GREY)
         return _from_blocks(np.clip(np.rint(pixels_BP), 0, 255).astype(np.uint8), rows, columns)
