@@ -6,16 +6,20 @@ D features.
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from preprocessing.samples import LatentSample, clip_num_latents
+from preprocessing.dataset import Dataset
+from preprocessing.samples import CodecRecord, LatentSample, Split, clip_num_latents
+from preprocessing.shards import ShardReader
 from training.order import stacks_of_rank
 from training.types import ClipRow, Condition, GlobalStep, SegmentBatch
 
@@ -99,6 +103,98 @@ def _pad(tokens: NDArray[np.generic], length: int) -> NDArray[np.generic]:
 
 def _stack(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedDataset:
+    """One version of a dataset: preprocessing may go on beside the training.
+
+    Attributes:
+        manifest: SHA-256 of the manifest.
+    """
+
+    uri: str
+    manifest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The clips of all datasets, and what a model must know of them.
+
+    Attributes:
+        train: Clips to train on.
+        held_out: Clips of the evaluation split.
+        codec: Who wrote the latents.
+        fps: Frames a second of the clips.
+    """
+
+    train: tuple[ClipRow, ...]
+    held_out: tuple[ClipRow, ...]
+    codec: CodecRecord
+    fps: float
+
+    @property
+    def sizes_px(self) -> tuple[tuple[int, int], ...]:
+        """Picture sizes of the training clips."""
+        return tuple(sorted({row.size_px for row in self.train}))
+
+
+def pin_datasets(uris: Sequence[str]) -> tuple[PinnedDataset, ...]:
+    """The current version of each dataset.
+
+    Raises:
+        ValueError: If there is no such dataset, or it has no samples yet.
+    """
+    return tuple(PinnedDataset(uri=uri, manifest=Dataset.open(uri).load_manifest(None).sha256) for uri in uris)
+
+
+def open_data(datasets: Sequence[PinnedDataset]) -> TrainingData:
+    """All clips of some datasets.
+
+    Raises:
+        ValueError: If the datasets were encoded in different ways or rates, or hold nothing to train on.
+    """
+    tables = {pinned.uri: Dataset.open(pinned.uri).load_manifest(pinned.manifest).table for pinned in datasets}
+    rows = {split: tuple(_rows(tables, split)) for split in Split}
+    if not rows[Split.TRAIN]:
+        raise ValueError(
+            f"no clip to train on in {', '.join(tables)}: preprocess more videos, or loosen the recipe's `decide`"
+        )
+    rates = sorted({float(rate) for table in tables.values() for rate in table["fps"].to_pylist() if rate is not None})
+    if len(rates) > 1:
+        raise ValueError(f"clips of {rates} frames a second: one model has one rate")
+    return TrainingData(
+        train=rows[Split.TRAIN], held_out=rows[Split.EVAL], codec=_one_codec(list(tables)), fps=rates[0]
+    )
+
+
+def _rows(tables: Mapping[str, pa.Table], split: Split) -> Iterator[ClipRow]:
+    columns = ["clip_id", "shard", "num_segments", "height_px", "width_px"]
+    for uri, table in tables.items():
+        wanted = table.filter(pc.field("split") == str(split)).select(columns)
+        yield from (ClipRow(dataset=uri, **row) for row in wanted.to_pylist())
+
+
+def _one_codec(uris: Sequence[str]) -> CodecRecord:
+    records = {uri: Dataset.open(uri).record().codec for uri in uris}
+    first = records[uris[0]]
+    assert first is not None, "a dataset with samples has a codec"
+    for uri, record in records.items():
+        if record != first:
+            raise ValueError(f"{uri} was encoded by {record}, {uris[0]} by {first}: encode both with one recipe")
+    return first
+
+
+def sample_reader() -> SampleReader:
+    """Reads clips of any dataset; keeps the last shards open."""
+    readers: dict[str, ShardReader] = {}
+
+    def read(row: ClipRow) -> LatentSample:
+        if row.dataset not in readers:
+            readers[row.dataset] = ShardReader(Dataset.open(row.dataset).storage)
+        return readers[row.dataset].read(row.shard, row.clip_id)
+
+    return read
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,8 @@ class ValidationConfig(Settings):
     """Steps between validations; the first and last step always validate."""
     num_clips: Positive = 16
     """Held-out clips."""
+    max_segments: Positive = 4
+    """Leading segments of each that are scored."""
 
 
 class TrainConfig(Settings):

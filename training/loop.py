@@ -129,7 +129,7 @@ def _segments(step: GlobalStep, batch: SegmentBatch) -> Iterable[int]:
 
 
 def validate(
-    engine: Engine, settings: StageSettings, batches: Sequence[SegmentBatch] | Iterable[SegmentBatch]
+    engine: Engine, settings: StageSettings, num_clips: int, load: Callable[[int], SegmentBatch]
 ) -> dict[str, float]:
     """Losses on held-out clips; times and noise are the same at every call and in every stage.
 
@@ -140,11 +140,12 @@ def validate(
     Args:
         engine: Holds the model.
         settings: Of the stage.
-        batches: The held-out clips, the same on every rank; the ranks share them unless their forwards must match.
+        num_clips: Held-out clips, at least one; the ranks share them unless their forwards must match.
+        load: Loads one of them, as a batch of its own at the position of its number.
     """
     share = slice(None) if engine.forwards_must_match else slice(engine.rank, None, engine.num_ranks)
     with torch.no_grad():
-        rows = [_validate_clip(engine, settings, batch) for batch in list(batches)[share]]
+        rows = [_validate_clip(engine, settings, load(i)) for i in range(num_clips)[share]]
     sums = engine.sum_over_ranks([sum(column) for column in zip(*rows, strict=True)] if rows else [0.0] * 4)
     names = ("val_loss", "val_loss_without_history", "val_loss_direct")
     return {name: total / sums[-1] for name, total in zip(names, sums, strict=False)}

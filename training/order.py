@@ -113,7 +113,7 @@ def grouped_batches(
 
 def _groups(rows: Sequence[ClipRow], cap: int | None) -> Mapping[Group, list[ClipRow]]:
     groups: dict[Group, list[ClipRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.clip_id):
+    for row in sorted(rows, key=lambda row: (row.clip_id, row.dataset)):
         segments = row.num_segments if cap is None else min(cap, row.num_segments)
         groups[(*row.size_px, segments)].append(row)
     return dict(sorted(groups.items()))

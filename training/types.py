@@ -86,11 +86,13 @@ class ClipRow:
     """One training clip of a manifest: all that the order of training needs to know.
 
     Attributes:
-        shard: ``<bucket>/<name>`` of the shard that holds it.
+        dataset: URI of the dataset that holds it.
+        shard: Key of the shard's files in the dataset.
         num_segments: Segments of the clip.
     """
 
     clip_id: str
+    dataset: str
     shard: str
     num_segments: int
     height_px: int
@@ -209,6 +211,32 @@ class CheckpointRecord:
     base_sha256: str
     num_ranks: int
     zero_stage: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSummary:
+    """What came out of a finished stage (``summary.json``).
+
+    Attributes:
+        steps: Optimizer steps.
+        num_clips: Clips of the training split.
+        num_unused_clips: Of these, clips that no step used.
+        num_validation_clips: Held-out clips behind the validation losses; without any there are no such losses.
+        at_start: Metrics before the first step.
+        at_end: Metrics after the last.
+        base_sha256: Weights it began from.
+        weights_sha256: Weights it ended with.
+    """
+
+    stage: str
+    steps: int
+    num_clips: int
+    num_unused_clips: int
+    num_validation_clips: int
+    at_start: Mapping[str, float]
+    at_end: Mapping[str, float]
+    base_sha256: str
+    weights_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def sample(key: str, num_segments: int, *, text_tokens: int = 4, width: int = 8)
 
 
 def row(key: str, num_segments: int) -> ClipRow:
-    return ClipRow(clip_id=key, shard="a/b", num_segments=num_segments, height_px=64, width_px=64)
+    return ClipRow(clip_id=key, dataset="d", shard="a/b", num_segments=num_segments, height_px=64, width_px=64)
 
 
 def test_a_batch_holds_the_first_segments_of_its_clips() -> None:

@@ -21,7 +21,9 @@ from training.types import ClipRow, GlobalStep, RandomKey
 
 
 def row(i: int, num_segments: int, height_px: int = 64) -> ClipRow:
-    return ClipRow(clip_id=f"clip{i:03}", shard="a/b", num_segments=num_segments, height_px=height_px, width_px=64)
+    return ClipRow(
+        clip_id=f"clip{i:03}", dataset="d", shard="a/b", num_segments=num_segments, height_px=height_px, width_px=64
+    )
 
 
 def rows(lengths: list[int]) -> list[ClipRow]:

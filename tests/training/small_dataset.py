@@ -1,0 +1,72 @@
+"""A dataset of a few tiny clips, made without videos: what a training test needs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing.dataset import MANIFEST, Dataset
+from preprocessing.samples import CodecRecord, LatentSample, TextFeatures
+from preprocessing.shards import write_shard
+from training.config import MemoryConfig, ModelConfig, TrainConfig
+
+CODEC = CodecRecord(
+    codec_id="tiny", latent_channels=4, spatial_stride=8, text_dim=16, text_tokens=6, pooled_dim=8, image_dim=12,
+    image_tokens=5, weights_sha256="0" * 64, options={},
+)  # fmt: skip
+MODEL = ModelConfig(preset="tiny", memory=MemoryConfig(width=24, num_heads=2))
+
+
+def make_dataset(folder: Path, *, train: Sequence[int] = (1, 2, 2, 3, 3), held_out: Sequence[int] = (2, 3)) -> Path:
+    """Clips with these numbers of segments in each split, in one shard."""
+    dataset = Dataset.create(str(folder))
+    segments = [*((n, "train") for n in train), *((n, "eval") for n in held_out)]
+    samples = [_sample(f"clip{i:02}", n, seed=i) for i, (n, _) in enumerate(segments)]
+    write_shard(dataset.storage, "tiny/000", samples, scratch=folder / "scratch")
+    rows = [_row(sample.key, n, split) for sample, (n, split) in zip(samples, segments, strict=True)]
+    dataset.write_record(replace(dataset.record(), codec=CODEC))
+    dataset.write_manifest(pa.Table.from_pylist(rows, schema=MANIFEST))
+    return folder
+
+
+def _sample(key: str, num_segments: int, seed: int) -> LatentSample:
+    rng = np.random.default_rng(seed)
+
+    def data(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    # a picture that moves a column a frame: the past says what comes
+    picture = data(4, 8, 8)
+    latents = np.stack([np.roll(picture, k, axis=2) for k in range(1 + 9 * num_segments)], axis=1)
+    return LatentSample(
+        key=key,
+        latents_CTHW=latents,
+        start_latent_CTHW=latents[:, :1],
+        text=TextFeatures(llama_LD=data(6, 16), mask_L=np.array([1, 1, 1, 1, 0, 0]), clip_pooled_D=data(8)),
+        siglip_ND=data(5, 12),
+        metadata={},
+    )
+
+
+def _row(key: str, num_segments: int, split: str) -> dict[str, object]:
+    return {
+        "clip_id": key, "shard": "tiny/000", "num_segments": num_segments, "split": split, "source_id": key,
+        "group_id": key, "uri": f"{key}.mp4", "shot_index": 0, "clip_index": 0, "start_frame": 0, "end_frame": 37,
+        "start_s": 0.0, "end_s": 1.5, "fps": 24.0, "height_px": 64, "width_px": 64, "caption": "", "licence": "",
+        "latents_bytes": 1,
+    }  # fmt: skip
+
+
+def train_config(num_workers: int = 1, **changes: object) -> TrainConfig:
+    """Six teacher and four direct steps; a checkpoint every second step."""
+    values = {
+        "seed": 5,
+        "engine": {"num_workers": num_workers, "zero_stage": 1},
+        "teacher": {"steps": 6, "global_batch": 2, "memory_dropout": 0.3, "optimizer": {"learning_rate": 1e-3}},
+        "direct": {"steps": 4, "global_batch": 2, "curriculum": [1, 2], "optimizer": {"learning_rate": 1e-3}},
+        "checkpoint": {"every_steps": 2, "keep": 2},
+        "validation": {"every_steps": 3, "num_clips": 2, "max_segments": 2},
+    }
+    return TrainConfig.model_validate({**values, **changes}, strict=False)

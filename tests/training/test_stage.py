@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.small_dataset import MODEL, make_dataset, train_config
+from training.checkpoint import step_folder, write_checkpoint
+from training.config import TrainConfig
+from training.engine.base import Engine
+from training.engine.plain import PlainEngine
+from training.model.weights import load_model, read_record
+from training.run_folder import finished, prepare_job, write_summary
+from training.stage import StageJob, StageName, run_stage
+from training.types import CheckpointRecord, StageSummary
+
+
+class Killed(Exception):
+    """Stands for kill -9 right after a checkpoint."""
+
+
+def prepare(
+    run: Path, stage: StageName, dataset: Path, config: TrainConfig | None = None, init: Path | None = None
+) -> StageJob:
+    config = config or train_config()
+    return prepare_job(run, stage, model=MODEL, train=config, dataset_uris=[str(dataset)], init=init)
+
+
+def run(job: StageJob, *, killed_after: int | None = None) -> StageSummary:
+    def save(engine: Engine, record: CheckpointRecord) -> None:
+        folder = step_folder(job.checkpoints, record.step)
+        folder.mkdir(parents=True)
+        write_checkpoint(engine, folder, record)
+        if record.step == killed_after:
+            raise Killed
+
+    run_stage(job, PlainEngine, device=torch.device("cpu"), save=save)
+    return write_summary(job)
+
+
+def weights(job: StageJob) -> dict[str, torch.Tensor]:
+    return load_model(job.model_folder, dtype=torch.float32)[0].state_dict()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def teacher(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> StageJob:
+    """A run with a finished teacher stage."""
+    job = prepare(tmp_path_factory.mktemp("run"), "teacher", dataset)
+    run(job)
+    return job
+
+
+def test_a_finished_stage_has_a_model_and_says_so(teacher: StageJob) -> None:
+    summary = finished(teacher)
+    assert summary is not None
+    assert (summary.steps, summary.num_clips, summary.num_validation_clips) == (6, 5, 2)
+    assert summary.weights_sha256 == read_record(teacher.model_folder).weights_sha256
+    for name in ("val_loss", "val_loss_without_history"):
+        assert summary.at_start[name] > 0
+        assert summary.at_end[name] < summary.at_start[name]
+
+
+def test_every_step_has_its_metrics(teacher: StageJob) -> None:
+    metrics = teacher.metrics_log.read()
+    assert list(metrics) == [0, 1, 2, 3, 4, 5, 6]
+    assert all("loss" in metrics[step] for step in range(1, 7))
+    assert [step for step in metrics if "val_loss" in metrics[step]] == [0, 3, 6]
+
+
+def test_a_killed_stage_ends_with_the_weights_of_an_undisturbed_one(
+    dataset: Path, teacher: StageJob, tmp_path: Path
+) -> None:
+    job = prepare(tmp_path, "teacher", dataset)
+    with pytest.raises(Killed):
+        run(job, killed_after=2)
+    run(prepare(tmp_path, "teacher", dataset))
+    ours, undisturbed = weights(job), weights(teacher)
+    assert all(torch.equal(ours[name], undisturbed[name]) for name in undisturbed)
+    losses = [job.metrics_log.read()[step]["loss"] for step in range(1, 7)]
+    assert losses == [teacher.metrics_log.read()[step]["loss"] for step in range(1, 7)]
+
+
+def test_the_direct_stage_changes_the_head_and_nothing_else(dataset: Path, teacher: StageJob) -> None:
+    job = prepare(teacher.folder.parent, "direct", dataset)
+    summary = run(job)
+    before, after = weights(teacher), weights(job)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"norm_out.linear.weight", "norm_out.linear.bias", "proj_out.weight", "proj_out.bias"}
+    assert summary.base_sha256 == read_record(teacher.model_folder).weights_sha256
+    assert summary.at_start["val_loss"] == pytest.approx(teacher.metrics_log.read()[6]["val_loss"])
+
+
+def test_a_killed_direct_stage_goes_on_from_its_checkpoint(dataset: Path, teacher: StageJob, tmp_path: Path) -> None:
+    whole = prepare(tmp_path / "a", "direct", dataset, init=teacher.model_folder)
+    run(whole)
+    killed = prepare(tmp_path / "b", "direct", dataset, init=teacher.folder.parent)
+    with pytest.raises(Killed):
+        run(killed, killed_after=2)
+    run(killed)
+    ours, expected = weights(killed), weights(whole)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_the_direct_stage_without_a_teacher_says_what_to_do(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run longtake train --stage teacher"):
+        prepare(tmp_path, "direct", dataset)
+
+
+def test_a_model_that_is_not_there_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model in"):
+        prepare(tmp_path, "direct", dataset, init=tmp_path / "x")
+
+
+def test_a_stage_that_was_begun_with_other_settings_is_refused(dataset: Path, teacher: StageJob) -> None:
+    other = train_config(seed=6)
+    with pytest.raises(ValueError, match="clips, seed or order"):
+        prepare(teacher.folder.parent, "teacher", dataset, other)
+
+
+def test_more_steps_lengthen_a_finished_teacher(dataset: Path, teacher: StageJob) -> None:
+    longer = train_config(teacher={**train_config().teacher.model_dump(), "steps": 7})
+    job = prepare(teacher.folder.parent, "teacher", dataset, longer)
+    assert finished(job) is None
+
+
+def test_a_global_batch_that_the_ranks_cannot_share_is_refused_at_once(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="multiple of 3"):
+        prepare(tmp_path, "teacher", dataset, train_config(num_workers=3))
+
+
+def test_a_stage_keeps_the_dataset_version_it_was_begun_with(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    first = prepare(tmp_path / "run", "teacher", dataset)
+    make_dataset(dataset, train=(1, 1, 2))  # preprocessing went on beside the training
+    again = prepare(tmp_path / "run", "teacher", dataset)
+    new_run = prepare(tmp_path / "other", "teacher", dataset)
+    assert again.datasets == first.datasets
+    assert new_run.datasets != first.datasets

@@ -1,0 +1,141 @@
+"""A run directory: ``RUN/<stage>/`` for each stage, what it was begun with, and what came out of it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+from training.batches import PinnedDataset, open_data, pin_datasets
+from training.checkpoint import newest_step, refuse_other_run
+from training.config import ModelConfig, TrainConfig
+from training.model.weights import RECORD_FILE, read_record
+from training.order import positions_of_rank, unused_clips
+from training.stage import StageJob, StageName, checkpoint_record, global_steps, validation_clips
+from training.types import CheckpointRecord, StageSummary
+
+STAGE_FILE, SUMMARY_FILE = "stage.json", "summary.json"
+
+FRESH = "fresh weights"
+"""What a stage without a model folder began from."""
+
+
+def prepare_job(
+    run_dir: Path,
+    stage: StageName,
+    *,
+    model: ModelConfig,
+    train: TrainConfig,
+    dataset_uris: Sequence[str],
+    init: Path | None,
+) -> StageJob:
+    """Check all that can be checked before a cluster is asked for, and write down what the stage is begun with.
+
+    A stage keeps the dataset versions that it was begun with, as long as it is given the same datasets.
+
+    Args:
+        run_dir: Of the run; made if it is missing.
+        stage: Which.
+        model: Size and memory.
+        train: All training settings.
+        dataset_uris: Where the clips are.
+        init: Model folder, run, or stage of a run to begin from; None takes the run's own teacher for later stages.
+
+    Raises:
+        ValueError: If a dataset, the model to begin from or a setting is wrong, or the stage was begun with others.
+    """
+    folder = run_dir / stage
+    job = StageJob(
+        stage=stage,
+        model=model,
+        train=train,
+        datasets=_pinned(folder, dataset_uris) or pin_datasets(dataset_uris),
+        init=_init_folder(run_dir, stage, init),
+        folder=folder,
+    )
+    positions_of_rank(job.settings.global_batch, rank=0, num_ranks=train.engine.num_workers)
+    record = checkpoint_record(job, open_data(job.datasets), step=0, base_sha256=_base(job.init))
+    stored = _stored_record(folder)
+    if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
+        refuse_other_run(folder, stored, record)
+    _write_json(
+        folder / STAGE_FILE, {"record": asdict(record), "datasets": [asdict(pinned) for pinned in job.datasets]}
+    )
+    return job
+
+
+def _init_folder(run_dir: Path, stage: StageName, init: Path | None) -> Path | None:
+    """The model folder to begin from."""
+    if init is None and stage == "teacher":
+        return None
+    given = run_dir if init is None else init
+    for folder in (given, given / "model", given / "teacher" / "model"):
+        if (folder / RECORD_FILE).is_file():
+            return folder
+    if init is None:
+        raise ValueError(
+            f"the {stage} stage begins from a teacher, and {run_dir} has no finished one: run longtake train --stage teacher"
+            " first, or give --init"
+        )
+    raise ValueError(f"no model in {init}: expected a model folder, a run, or a finished stage of a run")
+
+
+def _base(init: Path | None) -> str:
+    return FRESH if init is None else read_record(init).weights_sha256
+
+
+def _stage_values(folder: Path) -> dict[str, object] | None:
+    path = folder / STAGE_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _stored_record(folder: Path) -> CheckpointRecord | None:
+    values = _stage_values(folder)
+    return None if values is None else CheckpointRecord(**values["record"])  # pyright: ignore[reportCallIssue]
+
+
+def _pinned(folder: Path, uris: Sequence[str]) -> tuple[PinnedDataset, ...] | None:
+    values = _stage_values(folder)
+    if values is None:
+        return None
+    pinned = tuple(PinnedDataset(**dataset) for dataset in values["datasets"])  # pyright: ignore[reportGeneralTypeIssues]
+    return pinned if [dataset.uri for dataset in pinned] == list(uris) else None
+
+
+def read_summary(folder: Path) -> StageSummary | None:
+    """What a finished stage says of itself, None if it has not finished."""
+    path = folder / SUMMARY_FILE
+    return StageSummary(**json.loads(path.read_text())) if path.is_file() else None
+
+
+def finished(job: StageJob) -> StageSummary | None:
+    """The summary of a stage that has all the steps it is asked for."""
+    summary = read_summary(job.folder)
+    return summary if summary is not None and summary.steps >= job.settings.steps else None
+
+
+def write_summary(job: StageJob) -> StageSummary:
+    """Sum up a stage whose model folder is written; this is what makes it finished."""
+    data = open_data(job.datasets)
+    metrics = job.metrics_log.read()
+    steps = islice(global_steps(job, data.train), job.settings.steps)
+    summary = StageSummary(
+        stage=job.stage,
+        steps=job.settings.steps,
+        num_clips=len(data.train),
+        num_unused_clips=len(unused_clips(data.train, steps)),
+        num_validation_clips=len(validation_clips(data.held_out, job.train)),
+        at_start=metrics.get(0, {}),
+        at_end=metrics[job.settings.steps],
+        base_sha256=_base(job.init),
+        weights_sha256=read_record(job.model_folder).weights_sha256,
+    )
+    _write_json(job.folder / SUMMARY_FILE, asdict(summary))
+    return summary
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    temporary.replace(path)

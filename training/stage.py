@@ -1,0 +1,222 @@
+"""One training stage, from datasets to a model folder: what every rank runs, with or without a cluster.
+
+A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl``, the checkpoints, and in the end
+``model/`` and ``summary.json``.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from training.batches import PinnedDataset, SampleReader, TrainingData, clip_batch, open_data, prefetch, sample_reader
+from training.batches import step_batches as batches_of
+from training.checkpoint import export_model, restore_newest, start_weights
+from training.config import DirectConfig, ModelConfig, OptimizerConfig, TeacherConfig, TrainConfig
+from training.engine.base import Engine, freeze_all_but_head
+from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
+from training.metrics_log import MetricsLog
+from training.model.weights import weights_sha256
+from training.objectives.base import ObjectiveModule
+from training.objectives.direct_forcing import direct_forcing
+from training.objectives.teacher_forcing import teacher_forcing
+from training.order import direct_steps, keyed_seed, plan_hash, teacher_steps
+from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
+
+StageName = Literal["teacher", "direct"]
+
+STEPS_AHEAD = 2
+"""Steps whose clips are read before they are needed."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageJob:
+    """All that a rank needs to know of a stage; plain values that travel to workers.
+
+    Attributes:
+        init: Model folder to begin from; None begins with fresh weights.
+        folder: The stage's folder, on a disk that all ranks share.
+    """
+
+    stage: StageName
+    model: ModelConfig
+    train: TrainConfig
+    datasets: tuple[PinnedDataset, ...]
+    init: Path | None
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the stage's checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model_folder(self) -> Path:
+        """What the stage is for."""
+        return self.folder / "model"
+
+    @property
+    def metrics_log(self) -> MetricsLog:
+        """Its curves."""
+        return MetricsLog(self.folder / "metrics.jsonl")
+
+    @property
+    def settings(self) -> TeacherConfig | DirectConfig:
+        """Of this stage."""
+        return self.train.teacher if self.stage == "teacher" else self.train.direct
+
+
+MakeEngine = Callable[[ObjectiveModule, OptimizerConfig], Engine]
+SaveCheckpoint = Callable[[Engine, CheckpointRecord], None]
+
+
+def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, save: SaveCheckpoint) -> None:
+    """Train what is left of a stage and write its model folder. Every rank runs it.
+
+    Args:
+        job: The stage.
+        make_engine: Wraps the module of this rank.
+        device: Of this rank.
+        save: Writes a checkpoint under `StageJob.checkpoints`; called on all ranks at the same steps.
+
+    Raises:
+        ValueError: If the newest checkpoint belongs to another run, or the datasets or the model to begin from don't fit.
+    """
+    data = open_data(job.datasets)
+    model = start_weights(job.model, data.codec, init=job.init, seed=job.train.seed)
+    base_sha256 = weights_sha256(model.state_dict())
+    if job.stage == "direct":
+        freeze_all_but_head(model)
+    if job.train.engine.activation_checkpointing:
+        model.enable_gradient_checkpointing()
+    engine = make_engine(ObjectiveModule(model).to(device), job.settings.optimizer)
+    record = checkpoint_record(job, data, step=0, base_sha256=base_sha256)
+    done = restore_newest(engine, job.checkpoints, record)
+    logger.info("%s: %d of %d steps done", job.stage, done, job.settings.steps)
+    _train_from(job, data, engine, done, lambda step: save(engine, _at_step(record, step)))
+    export_model(
+        engine, model, job.model_folder, config=job.model, codec=data.codec, fps=data.fps, sizes_px=data.sizes_px
+    )
+
+
+def _at_step(record: CheckpointRecord, step: int) -> CheckpointRecord:
+    return CheckpointRecord(**{**vars(record), "step": step})
+
+
+def _train_from(job: StageJob, data: TrainingData, engine: Engine, done: int, save: Callable[[int], None]) -> None:
+    settings = stage_settings(job)
+    read = sample_reader()
+    held_out = validation_clips(data.held_out, job.train)
+    log = job.metrics_log if engine.rank == 0 else None
+    if log is not None:
+        log.truncate(done)
+
+    def load(i: int) -> SegmentBatch:
+        return _validation_batch(held_out[i], i, read, job.train, engine.device)
+
+    callbacks = LoopCallbacks(
+        report=_timed(log.append) if log is not None else lambda _step, _metrics: None,
+        validate=lambda: validate(engine, settings, len(held_out), load) if held_out else {},
+        save=save,
+    )
+    steps = islice(global_steps(job, data.train), done, settings.num_steps)
+    train(engine, settings, prefetch(_work(steps, read, engine), depth=STEPS_AHEAD), callbacks)
+
+
+def _work(
+    steps: Iterator[GlobalStep], read: SampleReader, engine: Engine
+) -> Iterator[tuple[GlobalStep, tuple[SegmentBatch, ...]]]:
+    for step in steps:
+        yield step, batches_of(step, read, rank=engine.rank, num_ranks=engine.num_ranks, device=engine.device)
+
+
+def _timed(report: Callable[[int, Metrics], None]) -> Callable[[int, Metrics], None]:
+    """Adds the seconds since the last report."""
+    last = time.perf_counter()
+
+    def timed(step: int, metrics: Metrics) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        report(step, {**metrics, "step_s": now - last})
+        last = now
+
+    return timed
+
+
+def stage_settings(job: StageJob) -> StageSettings:
+    """What the loop needs of a job."""
+    return StageSettings(
+        name=job.stage,
+        objective=teacher_forcing if job.stage == "teacher" else direct_forcing,
+        seed=job.train.seed,
+        num_steps=job.settings.steps,
+        flow=job.train.flow,
+        rope_mode=job.model.rope_mode,
+        optimizer=job.settings.optimizer,
+        save_every=job.train.checkpoint.every_steps,
+        validate_every=job.train.validation.every_steps,
+    )
+
+
+def global_steps(job: StageJob, rows: tuple[ClipRow, ...]) -> Iterator[GlobalStep]:
+    """The order of a stage, from its first step."""
+    seed = job.train.seed
+    if job.stage == "teacher":
+        teacher = job.train.teacher
+        return teacher_steps(rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout)
+    direct = job.train.direct
+    return direct_steps(
+        rows, seed=seed, global_batch=direct.global_batch, curriculum=direct.curriculum, num_steps=direct.steps
+    )
+
+
+def validation_clips(held_out: tuple[ClipRow, ...], config: TrainConfig) -> tuple[ClipRow, ...]:
+    """The held-out clips that are scored, drawn by seed; the same in all stages."""
+    return tuple(sorted(held_out, key=lambda row: keyed_seed(config.seed, row.clip_id))[: config.validation.num_clips])
+
+
+def _validation_batch(
+    row: ClipRow, position: int, read: SampleReader, config: TrainConfig, device: torch.device
+) -> SegmentBatch:
+    num_segments = min(row.num_segments, config.validation.max_segments)
+    return clip_batch([read(row)], (position,), num_segments=num_segments, device=device)
+
+
+def checkpoint_record(job: StageJob, data: TrainingData, *, step: int, base_sha256: str) -> CheckpointRecord:
+    """What the job's checkpoint says of itself after `step` steps."""
+    return CheckpointRecord(
+        stage=job.stage,
+        step=step,
+        recipe_fingerprint=settings_fingerprint(job),
+        plan_hash=job_plan_hash(job, data.train),
+        base_sha256=base_sha256,
+        num_ranks=job.train.engine.num_workers,
+        zero_stage=job.train.engine.zero_stage,
+    )
+
+
+def job_plan_hash(job: StageJob, rows: tuple[ClipRow, ...]) -> str:
+    """Names the order of a job; more steps of the teacher stage are the same order, only longer."""
+    order = job.settings.model_dump(mode="json", exclude={"optimizer"})
+    if job.stage == "teacher":
+        del order["steps"]
+    return plan_hash(rows, stage=job.stage, seed=job.train.seed, order=order)
+
+
+def settings_fingerprint(job: StageJob) -> str:
+    """Names the settings that shape the weights besides the order."""
+    plain: Mapping[str, object] = {
+        "model": job.model.model_dump(mode="json"),
+        "flow": job.train.flow.model_dump(mode="json"),
+        "optimizer": job.settings.optimizer.model_dump(mode="json"),
+        "dtype": job.train.engine.dtype,
+    }
+    return f"{keyed_seed(json.dumps(plain, sort_keys=True)):016x}"
