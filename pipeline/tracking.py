@@ -11,6 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -234,6 +235,31 @@ class TrackedRun:
             if key not in self._last_steps:
                 history = client.get_metric_history(self.run_id, key)
                 self._last_steps[key] = max((metric.step for metric in history), default=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """What the command line says about tracking; opened when there is something to track.
+
+    Attributes:
+        uri: Server or database; None for the database beside the run directory.
+        line: Name of the parent run; None for the one that the command knows itself.
+    """
+
+    uri: str | None
+    line: str | None
+
+    def open(self, *, kind: str, run_key: str, home: Path, line: str) -> TrackedRun:
+        """The child run of a command.
+
+        Args:
+            kind: preprocess, train-teacher, train-direct, generate, evaluate ...
+            run_key: Tells the runs of one kind in `home` apart; may be empty.
+            home: Run directory; keeps the ids of its runs, and the default database lies beside it.
+            line: Name of the line where none was asked for.
+        """
+        tracker = Tracker(self.uri or default_uri(home.resolve().parent))
+        return tracker.child(line=self.line or line, kind=kind, run_key=run_key, home=home)
 
 
 def _prepare_environment() -> None:

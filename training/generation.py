@@ -40,6 +40,7 @@ def generate(
     seconds: float,
     settings: GenerateConfig,
     out: Path,
+    request: str,
 ) -> GeneratedVideo:
     """Make a video of exactly ``round(seconds * fps)`` frames, and a JSON file beside it that says how.
 
@@ -55,6 +56,7 @@ def generate(
         seconds: Length.
         settings: Steps, guidance, seed and device.
         out: The mp4 file; its folder must exist.
+        request: Names all that the video depends on; kept in the JSON, so that a request is not worked on twice.
 
     Raises:
         ValueError: If the length is less than one frame.
@@ -70,7 +72,7 @@ def generate(
     with Mp4Writer(part, fps=record.fps, width_px=width_px, height_px=height_px) as writer:
         for frame in islice(frames, num_frames):
             writer.write(frame)
-    _write_record(out.with_suffix(".json"), video, record, settings, (height_px, width_px))
+    _write_record(out.with_suffix(".json"), video, record, settings, (height_px, width_px), request)
     part.replace(out)
     return video
 
@@ -160,10 +162,15 @@ def _frames(
 
 
 def _write_record(
-    path: Path, video: GeneratedVideo, record: ModelRecord, settings: GenerateConfig, size_px: tuple[int, int]
+    path: Path,
+    video: GeneratedVideo,
+    record: ModelRecord,
+    settings: GenerateConfig,
+    size_px: tuple[int, int],
+    request: str,
 ) -> None:
     model = {"weights_sha256": record.weights_sha256, "codec_id": record.codec.codec_id, **record.model.model_dump()}
-    values = asdict(video) | {"size_px": size_px, "settings": settings.model_dump(), "model": model}
+    values = asdict(video) | {"size_px": size_px, "settings": settings.model_dump(), "model": model, "request": request}
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -46,7 +46,9 @@ def test_a_video_has_the_asked_length_and_begins_with_the_image(
     tmp_path: Path, model: MemoryPackTransformer3DModel, record: ModelRecord, codec: DctCodec
 ) -> None:
     out = tmp_path / "take.mp4"
-    video = generate(model, record, codec, image_HWC=IMAGE, prompt="a take", seconds=1.75, settings=SETTINGS, out=out)
+    video = generate(
+        model, record, codec, image_HWC=IMAGE, prompt="a take", seconds=1.75, settings=SETTINGS, request="", out=out
+    )
     frames = decode(out)
     assert len(frames) == video.num_frames == 42
     assert frames[0].shape == (32, 48, 3)
@@ -61,10 +63,18 @@ def test_the_json_beside_a_video_says_how_it_was_made(
     tmp_path: Path, model: MemoryPackTransformer3DModel, record: ModelRecord, codec: DctCodec
 ) -> None:
     generate(
-        model, record, codec, image_HWC=IMAGE, prompt="прогулка", seconds=0.5, settings=SETTINGS, out=tmp_path / "a.mp4"
+        model,
+        record,
+        codec,
+        image_HWC=IMAGE,
+        prompt="прогулка",
+        seconds=0.5,
+        settings=SETTINGS,
+        request="r1",
+        out=tmp_path / "a.mp4",
     )
     said = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert said["prompt"] == "прогулка"
+    assert (said["prompt"], said["request"]) == ("прогулка", "r1")
     assert (said["num_frames"], said["fps"], said["seed"], said["num_segments"]) == (12, 24.0, 4, 1)
     assert (said["conditioning"], said["generated"]) == ([[0, 1]], [[1, 12]])
     assert said["settings"]["num_inference_steps"] == 2
@@ -83,6 +93,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_longer_video_begins_like_a_sho
             prompt="",
             seconds=seconds,
             settings=SETTINGS.model_copy(update={"seed": seed}),
+            request="",
             out=tmp_path / name,
         )
         return decode(tmp_path / name)
@@ -109,7 +120,17 @@ def test_an_interrupted_video_never_bears_its_final_name(
 
     monkeypatch.setattr("training.generation.segment_noise", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        generate(model, record, codec, image_HWC=IMAGE, prompt="", seconds=3, settings=SETTINGS, out=tmp_path / "a.mp4")
+        generate(
+            model,
+            record,
+            codec,
+            image_HWC=IMAGE,
+            prompt="",
+            seconds=3,
+            settings=SETTINGS,
+            request="",
+            out=tmp_path / "a.mp4",
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4.part"]
     assert len(decode(tmp_path / "a.mp4.part")) == 37
 
@@ -118,7 +139,17 @@ def test_less_than_a_frame_is_refused(
     tmp_path: Path, model: MemoryPackTransformer3DModel, record: ModelRecord, codec: DctCodec
 ) -> None:
     with pytest.raises(ValueError, match="less than one frame"):
-        generate(model, record, codec, image_HWC=IMAGE, prompt="", seconds=0.01, settings=SETTINGS, out=tmp_path / "a")
+        generate(
+            model,
+            record,
+            codec,
+            image_HWC=IMAGE,
+            prompt="",
+            seconds=0.01,
+            settings=SETTINGS,
+            request="",
+            out=tmp_path / "a",
+        )
 
 
 @pytest.mark.parametrize(("num_frames", "num_segments"), [(1, 0), (2, 1), (37, 1), (38, 2), (240, 7), (1440, 40)])

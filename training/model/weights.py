@@ -152,6 +152,18 @@ def export_diffusers(
     return record
 
 
+def export_folder(source: Path, out: Path) -> ModelRecord:
+    """`export_diffusers` of a model folder, in fp32.
+
+    Raises:
+        ValueError: If `source` is no model folder, or `out` exists and is something else.
+    """
+    model, record = load_model(source, dtype=torch.float32)
+    return export_diffusers(
+        model, out, config=record.model, codec=record.codec, fps=record.fps, sizes_px=record.sizes_px
+    )
+
+
 def read_record(folder: Path) -> ModelRecord:
     """What a model folder says of itself.
 

@@ -1,0 +1,60 @@
+"""``longtake``: puts the commands together, and turns what ends a command into an exit status and one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import typer
+
+from pipeline.commands import data, model, platform
+from pipeline.commands.output import claim_stdout
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+"""Exit statuses; 0 is done, also where some inputs failed and are recorded."""
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Raw videos to long takes to latent shards to an autoregressive video model with memory.",
+)  # fmt: skip
+for group in (data, model, platform):
+    group.register(app)
+
+
+def main() -> None:
+    """Runs the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    claim_stdout()
+    sys.exit(exit_status(app))
+
+
+def exit_status(command: Callable[..., Any]) -> int:
+    """Runs a command; 0 if it was done, 1 if it failed, 2 if it or its recipe was wrong, else what it says itself."""
+    try:
+        return command(standalone_mode=False) or 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return WRONG
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted; the same command goes on from here", INTERRUPTED)
+    except ValueError as error:
+        return _complain(_one_line(error), WRONG)
+    except Exception as error:  # noqa: BLE001 - the last place where a failure can become one line
+        return _complain(_one_line(error), FAILED)
+
+
+def _one_line(error: Exception) -> str:
+    if os.environ.get("LONGTAKE_DEBUG"):
+        logger.error("the whole trace", exc_info=error)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complain(line: str, status: int) -> int:
+    sys.stderr.write(f"longtake: {line}\n")
+    return status

@@ -1,0 +1,224 @@
+"""Commands from raw videos to latent shards: scan, plan, encode, preprocess, and looking at what they left."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pipeline.commands import options
+from pipeline.commands.output import as_csv, as_table, counts, emit, say
+from pipeline.config import Recipe, build_recipe, load_recipe
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Try again the sources whose decoding died, hung or outgrew its memory.")
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder, or an s3:// or gs:// URI.")]
+
+
+class Table(StrEnum):
+    """What `inspect` shows."""
+
+    SOURCES = "sources"
+    TRANSITIONS = "transitions"
+    CLIPS = "clips"
+    SAMPLES = "samples"
+    SHARDS = "shards"
+
+
+class Format(StrEnum):
+    """How `inspect` shows it."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands, in the order of the line."""
+    for command in (preprocess, scan, plan, encode, inspect, report, verify, gc):
+        app.command()(command)
+
+
+def dataset_recipe(dataset: str, recipe: str | None, overrides: list[str] | None) -> Recipe:
+    """The recipe of a command on a dataset: the one asked for, else the stored one, else `embedded`.
+
+    Raises:
+        ValueError: If the recipe or an override is wrong.
+    """
+    from preprocessing.dataset import RECORD_KEY, Dataset
+    from preprocessing.storage import open_storage
+
+    if recipe is None and open_storage(dataset).exists(RECORD_KEY):
+        stored = Dataset.open(dataset).record().recipe
+        if stored:
+            return build_recipe(stored, overrides or ())
+    return load_recipe(recipe or "embedded", overrides or ())
+
+
+def preprocess(
+    inputs: Inputs,
+    dataset: options.Dataset,
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    limit: Limit = None,
+    retry_failed: RetryFailed = False,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Scan, plan and encode videos; what is done is not done again."""
+    settings = dataset_recipe(dataset, recipe, overrides)
+    if dry_run:
+        _say_inputs(inputs, settings, limit, as_json)
+        return
+    from pipeline.jobs import preprocess as job
+    from pipeline.tracking import Tracking
+
+    result = job.preprocess(
+        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
+        tracking=Tracking(uri=tracking_uri, line=line),
+    )  # fmt: skip
+    emit(result.as_dict(), as_json=as_json, lines=result.lines())
+
+
+def scan(
+    inputs: Inputs,
+    dataset: options.Dataset,
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    limit: Limit = None,
+    retry_failed: RetryFailed = False,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Decode videos once: transitions, signals over time, thumbnails."""
+    settings = dataset_recipe(dataset, recipe, overrides)
+    if dry_run:
+        _say_inputs(inputs, settings, limit, as_json)
+        return
+    from pipeline.jobs import preprocess as job
+    from pipeline.tracking import Tracking
+
+    result = job.scan_dataset(
+        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
+        tracking=Tracking(uri=tracking_uri, line=line),
+    )  # fmt: skip
+    emit(result.as_dict(), as_json=as_json, lines=result.lines())
+
+
+def _say_inputs(inputs: list[str], settings: Recipe, limit: int | None, as_json: bool) -> None:
+    from preprocessing.sources import find_sources
+
+    listing = find_sources(inputs, settings.sources, limit=limit)
+    uris = [source.uri for source in listing.sources]
+    lines = [*uris, f"{len(uris)} sources, {len(listing.ignored)} files ignored"]
+    emit({"sources": uris, "ignored": listing.ignored}, as_json=as_json, lines=lines)
+
+
+def plan(
+    dataset: options.Dataset,
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Cut shots into clips, decide about each, and plan the shards; with --dry-run, say what other settings would keep."""
+    from pipeline.jobs import preprocess as job
+    from pipeline.tracking import Tracking
+
+    settings = dataset_recipe(dataset, recipe, overrides)
+    if dry_run:
+        preview = job.preview_plan(dataset, settings)
+        emit(preview.as_dict(), as_json=as_json, lines=preview.lines())
+        return
+    result = job.plan_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
+    emit(result.as_dict(), as_json=as_json, lines=result.lines())
+
+
+def encode(
+    dataset: options.Dataset,
+    recipe: options.Recipe = None,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    as_json: options.Json = False,
+) -> None:
+    """Encode the planned shards, and name the new version of the dataset."""
+    from pipeline.jobs import preprocess as job
+    from pipeline.tracking import Tracking
+
+    settings = dataset_recipe(dataset, recipe, None)
+    result = job.encode_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
+    emit(result.as_dict(), as_json=as_json, lines=result.lines())
+
+
+def inspect(
+    dataset: DatasetArgument,
+    table: Annotated[Table, typer.Argument(metavar="TABLE", help="sources, transitions, clips, samples or shards.")],
+    form: Annotated[Format, typer.Option("--format", help="How to show it.")] = Format.TABLE,
+) -> None:
+    """Show one of a dataset's tables."""
+    from preprocessing.dataset import Dataset, inspect_table
+
+    found = inspect_table(Dataset.open(dataset), table)
+    rows = found.to_pylist(maps_as_pydicts="strict")
+    match form:
+        case Format.JSON:
+            say(json.dumps(rows, ensure_ascii=False))
+        case Format.CSV:
+            say(as_csv(rows, found.column_names))
+        case Format.TABLE:
+            say(as_table(rows, found.column_names))
+
+
+def report(
+    dataset: DatasetArgument,
+    as_json: options.Json = False,
+) -> None:
+    """Write a dataset's report again, from what is stored."""
+    from preprocessing.dataset import Dataset
+    from preprocessing.report import write_report
+
+    opened = Dataset.open(dataset)
+    write_report(opened)
+    place = f"{opened.storage.uri}/report/index.html"
+    emit({"report": place}, as_json=as_json, lines=[place])
+
+
+def verify(dataset: DatasetArgument, as_json: options.Json = False) -> int:
+    """Check every byte and every total of a dataset; exit 1 where something is off."""
+    from preprocessing import verify as checks
+    from preprocessing.dataset import Dataset
+
+    problems = checks.verify(Dataset.open(dataset))
+    emit({"problems": problems}, as_json=as_json, lines=problems or ["nothing is off"])
+    return 1 if problems else 0
+
+
+def gc(
+    dataset: DatasetArgument,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", metavar="SHA256", help="A version to keep; repeatable.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Remove versions that are not kept, and the shards that only they name; the current version always stays."""
+    from pipeline.jobs.driver import lease_owner
+    from preprocessing import verify as checks
+    from preprocessing.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    with opened.storage.lease(lease_owner()):
+        removed = checks.gc(opened, keep or ())
+    emit({"removed": removed}, as_json=as_json, lines=[*removed, counts("removed", {"files": len(removed)})])

@@ -1,0 +1,150 @@
+"""Commands from latent shards to a drift report: train, export, generate, evaluate."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands import options
+from pipeline.commands.data import dataset_recipe
+from pipeline.commands.output import emit
+from pipeline.config import load_recipe
+
+if TYPE_CHECKING:
+    from training.types import StageSummary
+
+
+class Stage(StrEnum):
+    """Stages of training."""
+
+    TEACHER = "teacher"
+    DIRECT = "direct"
+
+
+RunOption = Annotated[Path, typer.Option("--run", help="Run folder; holds a folder for each stage.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands, in the order of the line."""
+    for command in (train, export, generate, evaluate):
+        app.command()(command)
+
+
+def train(
+    dataset: Annotated[list[str], typer.Option("--dataset", help="Dataset: a folder or URI; repeatable.")],
+    run: RunOption,
+    stage: Annotated[Stage, typer.Option("--stage", help="teacher first, then direct.")],
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="RUN[/STAGE]|FOLDER", help="Model to begin from. Default: the run's teacher."),
+    ] = None,
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train one stage on Ray Train and DeepSpeed; the same command again resumes."""
+    from pipeline.jobs.stage import train_stage
+    from pipeline.tracking import Tracking
+
+    settings = dataset_recipe(dataset[0], recipe, overrides)
+    summary = train_stage(
+        settings, dataset_uris=dataset, run_dir=run, stage=stage.value, init=init, address=address,
+        tracking=Tracking(uri=tracking_uri, line=line),
+    )  # fmt: skip
+    emit(asdict(summary), as_json=as_json, lines=_summary_lines(summary, run))
+
+
+def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:
+    names = sorted(summary.at_end.keys() & summary.at_start.keys())
+    return [
+        f"{summary.stage}: {summary.steps} steps on {summary.num_clips} clips ({summary.num_unused_clips} never used)",
+        *(f"{name}: {summary.at_start[name]:.4f} before, {summary.at_end[name]:.4f} after" for name in names),
+        f"model: {run / summary.stage / 'model'}",
+    ]
+
+
+def export(
+    run: RunOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    stage: Annotated[Stage | None, typer.Option("--stage", help="Default: the latest stage that has ended.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a finished stage as a diffusers folder."""
+    from training.model.weights import export_folder
+
+    stages = [stage] if stage else [Stage.DIRECT, Stage.TEACHER]
+    done = [run / name / "model" for name in stages if (run / name / "model").is_dir()]
+    if not done:
+        raise ValueError(f"no finished stage in {run}: expected one of {', '.join(stages)}")
+    export_folder(done[0], out)
+    emit({"model": str(out), "from": str(done[0])}, as_json=as_json, lines=[f"{done[0]} -> {out}"])
+
+
+def generate(
+    model: Annotated[Path, typer.Option("--model", help="Model folder, from export.")],
+    image: Annotated[Path | None, typer.Option("--image", help="Start image.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What happens.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE.jsonl", help="Many at once: image and prompt a line.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Length of the video.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="FILE.mp4, or a folder for --prompts.")] = Path("generated.mp4"),
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make videos of any length from a start image and a prompt."""
+    from pipeline.jobs import generate as job
+    from pipeline.tracking import Tracking
+
+    settings = load_recipe(recipe or "embedded", overrides or ())
+    if prompts is not None:
+        requests = job.read_prompts(prompts, out, seconds=seconds, seed=settings.generate.seed)
+    elif image is None or prompt is None or seconds is None:
+        raise ValueError("generate needs --image, --prompt and --seconds, or --prompts")
+    else:
+        requests = (
+            job.GenerateRequest(image=image, prompt=prompt, seconds=seconds, out=out, seed=settings.generate.seed),
+        )
+    result = job.generate_videos(
+        requests, settings, model=model, home=out if prompts else out.parent, line=model.resolve().name,
+        address=address, tracking=Tracking(uri=tracking_uri, line=line),
+    )  # fmt: skip
+    lines = [*(str(request.out) for request in requests), f"{len(result.made)} made, {len(result.skipped)} were there"]
+    videos = [str(request.out) for request in requests]
+    emit({"videos": videos, "made": len(result.made), "skipped": len(result.skipped)}, as_json=as_json, lines=lines)
+
+
+def evaluate(
+    videos: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of videos, made by longtake or not.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json and index.html.")],
+    recipe: options.Recipe = None,
+    overrides: options.Set = None,
+    address: options.Address = None,
+    tracking_uri: options.TrackingUri = None,
+    line: options.Line = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score videos, measure their drift, write a report."""
+    from pipeline.jobs.evaluate import evaluate_videos
+    from pipeline.tracking import Tracking
+
+    settings = load_recipe(recipe or "embedded", overrides or ())
+    figures = evaluate_videos(
+        videos,
+        out,
+        settings,
+        line=videos.resolve().name,
+        address=address,
+        tracking=Tracking(uri=tracking_uri, line=line),
+    )
+    lines = [*(f"{name}: {value:.4f}" for name, value in figures.items()), f"report: {out / 'index.html'}"]
+    emit({"figures": figures, "report": str(out / "index.html")}, as_json=as_json, lines=lines)

@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="NAME|FILE", help="Recipe, or YAML file. Default: the dataset's own, else embedded."
+    ),
+]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; repeatable.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="A running Ray. Default: RAY_ADDRESS if set, else a fresh local Ray.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do and store nothing.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="MLflow server or database; none for no tracking. Default: sqlite beside the run."
+    ),
+]
+Line = Annotated[str | None, typer.Option("--line", help="Parent run in MLflow. Default: the dataset's name.")]
+Dataset = Annotated[str, typer.Option("--dataset", help="Dataset: a folder, or an s3:// or gs:// URI.")]

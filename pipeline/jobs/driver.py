@@ -1,0 +1,320 @@
+"""The one process that writes a dataset: hands out scans and encodes, decides, plans, commits."""
+
+import getpass
+import json
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from tempfile import gettempdir
+
+from preprocessing.candidates import candidates
+from preprocessing.decide import decide
+from preprocessing.encode import encode_fingerprint
+
+from pipeline.config import Recipe, fingerprint
+from pipeline.jobs.cluster import ray_cluster, run_bounded
+from pipeline.jobs.encode import encode_tasks, fetch_codec_record
+from pipeline.jobs.scan import ScanCollector, scan_fingerprint, scan_tasks
+from pipeline.progress import Meter, progress
+from pipeline.tracking import Tracking
+from preprocessing import candidates as candidates_step
+from preprocessing import decide as decide_step
+from preprocessing.dataset import Dataset, manifest_table
+from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
+from preprocessing.reasons import Reason
+from preprocessing.report import DatasetSummary, summarize, write_report
+from preprocessing.rows import source_from_row
+from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedShard, Source, SourceScan
+from preprocessing.sources import SourceListing, split_of, vanished_sources
+
+CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
+"""Reasons of sources whose child process died, hung or outgrew its limit; `--retry-failed` tries them again."""
+
+
+QUARANTINE = ("source_id", "uri", "reason", "message")
+"""Columns of quarantine.jsonl."""
+
+ENCODE_SETTINGS = "encode settings"
+"""Under this name dataset.json keeps which settings its codec record belongs to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessResult:
+    """What one run of `preprocess`, or of one of its steps, did, and what the dataset holds now.
+
+    Attributes:
+        inputs: Sources that the inputs hold.
+        ignored: Files of the inputs that got no row.
+        scanned: Sources that this run decoded.
+        encoded_shards: Shards that this run wrote.
+    """
+
+    inputs: int = 0
+    ignored: tuple[str, ...] = ()
+    scanned: int = 0
+    encoded_shards: int = 0
+    dataset: DatasetSummary
+
+    @property
+    def did_work(self) -> bool:
+        """Whether this run decoded or encoded anything."""
+        return bool(self.scanned or self.encoded_shards)
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        d = self.dataset
+        return [
+            f"inputs: {self.inputs} sources, {len(self.ignored)} files ignored" + _in_brackets(self.ignored),
+            f"done now: {self.scanned} sources scanned, {self.encoded_shards} shards encoded",
+            f"sources: {d.sources_ok} ok ({d.truncated} of them truncated), {sum(d.failed.values())} failed"
+            + _of(d.failed),
+            f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
+            f"samples: {d.samples} in {d.shards} shards, {d.encode_failed} failed to encode, {d.waiting} waiting",
+            f"version: {d.manifest or 'none yet'}",
+        ]
+
+
+def _of(counts: Mapping[str, int]) -> str:
+    return _in_brackets([f"{number} {reason}" for reason, number in counts.items()])
+
+
+def _in_brackets(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def lease_owner() -> str:
+    """Who we are, for the driver that finds the dataset taken."""
+    return f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
+
+
+@contextmanager
+def open_driver(dataset_uri: str, recipe: Recipe, address: str | None) -> Iterator["Driver"]:
+    """The only writer of the dataset, for as long as the block lasts."""
+    dataset = Dataset.create(dataset_uri)
+    with dataset.storage.lease(lease_owner()), ExitStack() as stack:
+        dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
+        yield Driver(dataset, dataset_uri, recipe, address, stack)
+
+
+class Driver:
+    """The steps of one run; Ray is started when the first of them needs it."""
+
+    def __init__(
+        self, dataset: Dataset, dataset_uri: str, recipe: Recipe, address: str | None, stack: ExitStack
+    ) -> None:
+        """Nothing started yet; `stack` ends what gets started."""
+        self._dataset, self._ledger, self._uri, self._recipe = dataset, dataset.ledger, dataset_uri, recipe
+        self._address, self._stack, self._ray_is_up = address, stack, False
+        self._pending: set[str] = set()
+        self._retry: Collection[str] = ()
+        self._codec: CodecRecord | None = None
+        self._meters = stack.enter_context(progress())
+        self._scan_meter: Meter | None = None
+        self._encode_meter: Meter | None = None
+        self.scanned = self.encoded = 0
+
+    def take(self, inputs: Sequence[str], listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
+        """Finds what has to be scanned, and records what has vanished."""
+        settings = scan_fingerprint(self._recipe)
+        listed = {source.source_id for source in listing.sources}
+        pending: set[str] = {source.source_id for source in self._ledger.pending_sources(listing.sources, settings)}
+        self._ledger.refresh_sources(listing.sources, settings)
+        known = self._ledger.sources()
+        if complete:
+            gone = vanished_sources(inputs, [source_from_row(row) for row in known.to_pylist()])
+            self._ledger.append_missing([source.source_id for source in gone])
+        if retry_failed:
+            self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
+            rows = zip(known["source_id"].to_pylist(), known["reason"].to_pylist(), strict=True)
+            pending |= {source_id for source_id, reason in rows if reason in CHILD_DEATHS}
+        self._pending = pending & listed
+
+    def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
+        """Scans a wave while the shards of the last one are encoded."""
+        todo = [source for source in sources if source.source_id in self._pending]
+        if not (todo or shards):
+            return
+        self._need_ray()
+        collector = ScanCollector(self._ledger, scan_fingerprint(self._recipe))
+        tasks = chain(self._encode_tasks(shards), self._scan_tasks(todo, collector))
+        try:
+            run_bounded(tasks, max_in_flight=self._recipe.cluster.max_tasks)
+        finally:
+            collector.commit()
+        self.scanned += len(todo)
+        self.encoded += len(shards)
+
+    def _scan_tasks(self, todo: Sequence[Source], collector: ScanCollector) -> Iterator:
+        if not todo:
+            return iter(())
+        self._scan_meter = self._scan_meter or self._meters.meter("scan", len(self._pending))
+        return scan_tasks(todo, self._recipe, collector, self._scan_meter)
+
+    def _encode_tasks(self, shards: Sequence[PlannedShard]) -> Iterator:
+        if not shards:
+            return iter(())
+        self._encode_meter = self._encode_meter or self._meters.meter("encode", 0)
+        self._encode_meter.grow(len(shards))
+        return encode_tasks(
+            shards,
+            self._recipe,
+            dataset_uri=self._uri,
+            fingerprint=self._encode_fingerprint(),
+            on_record=lambda record: self._ledger.append_encodes([record]),
+            meter=self._encode_meter,
+        )
+
+    def decide_and_plan(self, *, without: Collection[str]) -> tuple[PlannedShard, ...]:
+        """Decides about sources that need it and plans their clips; gives the shards to encode.
+
+        Args:
+            without: Sources of later waves, which are left alone: so that a killed run packs as an undisturbed one.
+        """
+        settings = decide_fingerprint(self._recipe)
+        todo = set(self._ledger.undecided_sources(settings)) - set(without)
+        self._decide(todo, settings)
+        kept = kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px)
+        due = [clip for clip in kept if clip.source_id not in without]
+        if due:
+            codec = self._codec_record()
+            added = plan(
+                due,
+                self._ledger.plan(),
+                self._recipe.plan,
+                latent_bytes=lambda clip: latent_bytes(clip, codec),
+                encode_fingerprint=self._encode_fingerprint(),
+                retry=self._retry,
+            )
+            self._retry = ()
+            self._ledger.append_plan(added)
+        return self.pending_shards()
+
+    def _decide(self, source_ids: set[str], settings: str) -> None:
+        if not source_ids:
+            return
+        found: list[ClipCandidate] = []
+        decisions: list[Decision] = []
+        splits = {}
+        for scan in self._ledger.iterate_scans(source_ids):
+            cut = cut_and_decide(scan, self._recipe)
+            found += [candidate for candidate, _ in cut]
+            decisions += [decision for _, decision in cut]
+            splits[scan.source.source_id] = split_of(scan.source.group_id, self._recipe.sources.eval_percent)
+        self._ledger.append_clips(found, decisions, splits, fingerprint=settings)
+
+    def pending_shards(self) -> tuple[PlannedShard, ...]:
+        """Shards that are planned and not encoded."""
+        shards = self._ledger.plan()
+        return pending_shards(shards, self._ledger.encodes(), self._encode_fingerprint()) if shards else ()
+
+    def publish(self) -> None:
+        """Writes the version of the dataset that holds what is kept and encoded now, then the report."""
+        shards = self._ledger.plan()
+        if not shards:
+            return
+        codec = self._codec_record()
+        table = manifest_table(
+            kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px),
+            shards,
+            self._ledger.encodes(),
+            latents_bytes=lambda clip: latent_bytes(clip, codec),
+            encode_fingerprint=self._encode_fingerprint(),
+        )
+        self._dataset.write_manifest(table)
+
+    def finish(self, listing: SourceListing | None, tracking: Tracking) -> PreprocessResult:
+        """Stores fingerprints, writes the report, tracks the run if it did anything."""
+        self._store_fingerprints()
+        result = PreprocessResult(
+            inputs=len(listing.sources) if listing else 0,
+            ignored=listing.ignored if listing else (),
+            scanned=self.scanned,
+            encoded_shards=self.encoded,
+            dataset=summarize(self._dataset),
+        )
+        if result.did_work:
+            self._write_quarantine()
+            write_report(self._dataset)
+            _track(result, self._dataset, self._recipe, tracking)
+        return result
+
+    def _write_quarantine(self) -> None:
+        rows = self._ledger.sources().to_pylist()
+        lines = [json.dumps({name: row[name] for name in QUARANTINE}) for row in rows if row["reason"] in CHILD_DEATHS]
+        self._dataset.storage.write_atomic("quarantine.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+    def _store_fingerprints(self) -> None:
+        record = self._dataset.record()
+        steps = {"scan": scan_fingerprint(self._recipe), "decide": decide_fingerprint(self._recipe)}
+        self._dataset.write_record(replace(record, fingerprints={**record.fingerprints, **steps}))
+
+    def _need_ray(self) -> None:
+        if not self._ray_is_up:
+            self._stack.enter_context(ray_cluster(self._address))
+            self._ray_is_up = True
+
+    def _encode_fingerprint(self) -> str:
+        return encode_fingerprint(self._recipe.encode, self._codec_record())
+
+    def _codec_record(self) -> CodecRecord:
+        """What the codec says of itself: asked of a worker, unless nothing else needs Ray and we know already."""
+        if self._codec is None:
+            stored, settings = self._dataset.record(), fingerprint(self._recipe.encode)
+            known = stored.codec if stored.fingerprints.get(ENCODE_SETTINGS) == settings else None
+            if known is None or self._ray_is_up:
+                self._need_ray()
+                known = fetch_codec_record(self._recipe)
+                fingerprints = {**stored.fingerprints, ENCODE_SETTINGS: settings}
+                self._dataset.write_record(replace(stored, codec=known, fingerprints=fingerprints))
+            self._codec = known
+        return self._codec
+
+
+def decide_fingerprint(recipe: Recipe) -> str:
+    """Changes if candidates or decisions would change."""
+    versions = {"candidates": candidates_step.VERSION, "decide": decide_step.VERSION}
+    return fingerprint(versions, recipe.clips, recipe.decide, recipe.sources.eval_percent)
+
+
+def cut_and_decide(scan: SourceScan, recipe: Recipe) -> list[tuple[ClipCandidate, Decision]]:
+    """The candidates of a scanned source and what is decided about each."""
+    assert scan.probe is not None
+    assert scan.signals is not None
+    found = candidates(
+        source_id=scan.source.source_id,
+        num_frames=scan.num_frames,
+        height_px=scan.probe.height_px,
+        width_px=scan.probe.width_px,
+        transitions=scan.transitions,
+        signals=scan.signals,
+        clips=recipe.clips,
+    )
+    return [(candidate, decide(candidate, recipe.decide)) for candidate in found]
+
+
+def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:
+    uri, summary = dataset.storage.uri, result.dataset
+    home = Path(uri) if "://" not in uri else Path(gettempdir()) / "longtake" / fingerprint(uri)
+    run = tracking.open(kind="preprocess", run_key=summary.manifest or "", home=home, line=Path(uri).name)
+    run.log_params({"recipe": recipe.description, "codec": recipe.encode.codec, "fps": recipe.clips.fps})
+    run.set_tags(
+        {"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": summary.manifest or ""}
+    )
+    numbers = {name: value for name, value in asdict(summary).items() if isinstance(value, (int, float))}
+    reasons = {f"failed/{reason}": number for reason, number in summary.failed.items()}
+    reasons |= {f"dropped/{reason}": number for reason, number in summary.dropped.items()}
+    run.log_metrics_batch({0: {**numbers, **reasons}})
+    if summary.manifest:
+        run.log_dataset(name=Path(uri).name, manifest_sha256=summary.manifest, uri=uri)
+    report = dataset.storage.local_path("report")
+    if report is not None:
+        run.log_artifact(report, folder="report")
+    run.finish("FINISHED")

@@ -1,0 +1,90 @@
+"""Planned shards to Ray tasks to latent shards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+import ray
+from preprocessing.encode import encode_shard
+
+from pipeline.config import Recipe
+from pipeline.jobs.cluster import Task
+from pipeline.progress import Meter
+from preprocessing.codecs.base import Codec
+from preprocessing.codecs.catalog import load_codec
+from preprocessing.config import EncodeConfig, ScanConfig
+from preprocessing.isolation import IsolatedWorker
+from preprocessing.samples import CodecRecord, PlannedShard, ShardRecord
+from preprocessing.storage import Storage, open_storage
+
+SCRATCH = "scratch"
+"""Folder of growing shards: below the dataset where that is a local one."""
+
+
+def fetch_codec_record(recipe: Recipe) -> CodecRecord:
+    """What the codec says of itself, from a worker that can load its weights."""
+    return ray.get(_remote(_codec_record, recipe).remote(recipe.encode))
+
+
+def encode_tasks(
+    shards: Sequence[PlannedShard],
+    recipe: Recipe,
+    *,
+    dataset_uri: str,
+    fingerprint: str,
+    on_record: Callable[[ShardRecord], None],
+    meter: Meter,
+) -> Iterator[Task]:
+    """One Ray task a shard."""
+    remote = _remote(_encode, recipe)
+
+    def done(record: ShardRecord) -> None:
+        on_record(record)
+        meter.advance(note=record.key)
+
+    for shard in shards:
+        arguments = (shard, dataset_uri, recipe.encode, recipe.scan, fingerprint)
+        yield Task(name=shard.key, submit=lambda arguments=arguments: remote.remote(*arguments), done=done)
+
+
+def _remote(function: Callable[..., object], recipe: Recipe) -> Any:  # noqa: ANN401 - Ray has no public type for it
+    cluster = recipe.cluster
+    return ray.remote(num_cpus=cluster.cpus_per_task, num_gpus=cluster.gpus_per_encode, max_retries=0)(function)
+
+
+def _codec_record(settings: EncodeConfig) -> CodecRecord:
+    return _codec(settings.model_dump_json()).record
+
+
+def _encode(
+    shard: PlannedShard, dataset_uri: str, settings: EncodeConfig, limits: ScanConfig, fingerprint: str
+) -> ShardRecord:
+    storage = open_storage(dataset_uri)
+    worker = _child(limits.progress_timeout_s, limits.memory_limit_mb)
+    return encode_shard(
+        shard,
+        codec=_codec(settings.model_dump_json()),
+        worker=worker,
+        storage=storage,
+        settings=settings,
+        fingerprint=fingerprint,
+        scratch=_scratch(storage),
+    )
+
+
+def _scratch(storage: Storage) -> Path:
+    return storage.local_path(SCRATCH) or Path(gettempdir())
+
+
+@cache
+def _codec(settings_json: str) -> Codec:
+    """The codec of this Ray worker, loaded once."""
+    return load_codec(EncodeConfig.model_validate_json(settings_json))
+
+
+@cache
+def _child(progress_timeout_s: float, memory_limit_mb: int) -> IsolatedWorker:
+    """The decoding child of this Ray worker, used again from task to task."""
+    return IsolatedWorker(progress_timeout_s=progress_timeout_s, memory_limit_mb=memory_limit_mb)

@@ -1,0 +1,199 @@
+"""Prompts and start images to Ray tasks to videos."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import numpy as np
+import ray
+import torch
+from PIL import Image
+
+from pipeline.config import Recipe, fingerprint
+from pipeline.jobs.cluster import Task, ray_cluster, run_bounded
+from pipeline.progress import progress
+from pipeline.tracking import Tracking
+from preprocessing.codecs.catalog import load_codec
+from training.generation import generate
+from training.model.weights import load_for_generate, read_record
+from training.types import GeneratedVideo
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest:
+    """One video to make.
+
+    Attributes:
+        image: Start image.
+        prompt: What happens.
+        seconds: Length.
+        out: The mp4 file.
+        seed: Of the noise.
+    """
+
+    image: Path
+    prompt: str
+    seconds: float
+    out: Path
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be made."""
+        if not self.image.is_file():
+            raise ValueError(f"there is no start image {self.image}")
+        if self.out.suffix != ".mp4":
+            raise ValueError(f"{self.out} does not end in .mp4")
+        if not self.seconds > 0:
+            raise ValueError(f"{self.seconds} seconds of video; expected more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateResult:
+    """What was made, and what was there already; in the order of the requests."""
+
+    made: tuple[GeneratedVideo, ...]
+    skipped: tuple[Path, ...]
+
+
+def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> tuple[GenerateRequest, ...]:
+    """Requests of a JSONL file: ``image`` and ``prompt``; ``seconds``, ``seed`` and ``name`` if they differ.
+
+    Raises:
+        ValueError: If the file is missing, a line is not such an object, or two lines have one name.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no prompt file {path}")
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    requests = tuple(_request(line, number, path, out, seconds, seed) for number, line in lines if line.strip())
+    if len({request.out for request in requests}) < len(requests):
+        raise ValueError(f"{path}: two lines have the same name")
+    return requests
+
+
+def _request(line: str, number: int, path: Path, out: Path, seconds: float | None, seed: int) -> GenerateRequest:
+    try:
+        row = json.loads(line)
+        name = Path(str(row.get("name", f"{number:05d}"))).name
+        return GenerateRequest(
+            image=path.parent / row["image"],
+            prompt=str(row["prompt"]),
+            seconds=float(row.get("seconds", seconds)),
+            out=out / f"{name}.mp4",
+            seed=int(row.get("seed", seed)),
+        )
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        expected = 'expected {"image": ..., "prompt": ..., "seconds": ...}'
+        raise ValueError(f"{path}, line {number}: {error!r}; {expected}") from None
+
+
+def generate_videos(
+    requests: Sequence[GenerateRequest],
+    recipe: Recipe,
+    *,
+    model: Path,
+    home: Path,
+    line: str,
+    address: str | None,
+    tracking: Tracking,
+) -> GenerateResult:
+    """Makes every video that is not there already, one Ray task each.
+
+    Args:
+        requests: What to make.
+        recipe: Sampling settings, codec and cluster.
+        model: A model folder.
+        home: Where the tracked run's id is kept.
+        line: Name of the line.
+        address: Of a running Ray.
+        tracking: Where to track.
+
+    Raises:
+        ValueError: If the model folder does not fit.
+        RuntimeError: If a task failed.
+    """
+    asked = {request: _asked(request, recipe, model) for request in requests}
+    todo = [request for request in requests if not _is_made(request, asked[request])]
+    made: dict[GenerateRequest, GeneratedVideo] = {}
+    if todo:
+        with ray_cluster(address), progress() as meters:
+            meter = meters.meter("generate", len(todo))
+
+            def done(request: GenerateRequest, video: GeneratedVideo) -> None:
+                made[request] = video
+                meter.advance(note=request.out.name)
+
+            run_bounded(_tasks(todo, asked, recipe, model, done), max_in_flight=recipe.cluster.max_tasks)
+        _track(made, recipe, model, home, line, tracking)
+    skipped = tuple(request.out for request in requests if request not in made)
+    return GenerateResult(made=tuple(made[request] for request in todo), skipped=skipped)
+
+
+def _asked(request: GenerateRequest, recipe: Recipe, model: Path) -> str:
+    """Names everything that a video depends on."""
+    parts = (request.prompt, str(request.seconds), request.seed, _file_sha256(request.image))
+    return fingerprint(*parts, read_record(model).weights_sha256, recipe.generate, recipe.encode)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _is_made(request: GenerateRequest, asked: str) -> bool:
+    record = request.out.with_suffix(".json")
+    return request.out.is_file() and record.is_file() and json.loads(record.read_text()).get("request") == asked
+
+
+def _tasks(
+    todo: Sequence[GenerateRequest],
+    asked: Mapping[GenerateRequest, str],
+    recipe: Recipe,
+    model: Path,
+    done: Callable[[GenerateRequest, GeneratedVideo], None],
+) -> Iterator[Task]:
+    gpus = 1.0 if recipe.generate.device.startswith("cuda") else 0.0
+    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, num_gpus=gpus, max_retries=0)(_generate)
+    for request in todo:
+        request.out.parent.mkdir(parents=True, exist_ok=True)
+        yield Task(
+            name=request.out.name,
+            submit=lambda request=request: remote.remote(request, asked[request], recipe, model.resolve()),
+            done=lambda video, request=request: done(request, video),
+        )
+
+
+def _generate(request: GenerateRequest, asked: str, recipe: Recipe, model_folder: Path) -> GeneratedVideo:
+    codec = load_codec(recipe.encode)
+    dtype = torch.bfloat16 if recipe.train.engine.dtype == "bf16" else torch.float32
+    model, record = load_for_generate(model_folder, codec.record, dtype=dtype)
+    return generate(
+        model,
+        record,
+        codec,
+        image_HWC=np.asarray(Image.open(request.image).convert("RGB")),
+        prompt=request.prompt,
+        seconds=request.seconds,
+        settings=recipe.generate.model_copy(update={"seed": request.seed}),
+        out=request.out,
+        request=asked,
+    )
+
+
+def _track(
+    made: Mapping[GenerateRequest, GeneratedVideo],
+    recipe: Recipe,
+    model: Path,
+    home: Path,
+    line: str,
+    tracking: Tracking,
+) -> None:
+    run = tracking.open(kind="generate", run_key="", home=home, line=line)
+    run.log_params({"model": read_record(model).weights_sha256[:16], **recipe.generate.model_dump()})
+    run.set_tags({"longtake.weights_sha256": read_record(model).weights_sha256})
+    for number, (request, video) in enumerate(made.items()):
+        run.log_metrics_batch({number: {"frames": video.num_frames, "segments": video.num_segments}})
+        run.log_artifact(request.out, folder="videos")
+        run.log_artifact(request.out.with_suffix(".json"), folder="videos")
+    run.finish("FINISHED")

@@ -1,0 +1,155 @@
+"""Raw videos to latent shards, in waves: while the clips of one wave are encoded, the next is scanned."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from pipeline.config import Recipe
+from pipeline.jobs.driver import PreprocessResult, cut_and_decide, open_driver
+from pipeline.tracking import Tracking
+from preprocessing.dataset import Dataset
+from preprocessing.samples import PlannedShard, Source, Verdict
+from preprocessing.sources import find_sources
+
+
+def scan_dataset(
+    inputs: Sequence[str],
+    dataset_uri: str,
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    retry_failed: bool,
+    address: str | None,
+    tracking: Tracking,
+) -> PreprocessResult:
+    """The first step alone: decode what is new or changed, and store what was found.
+
+    Raises:
+        ValueError: If an input or the dataset is wrong.
+        LeaseTaken: If another driver writes the dataset.
+    """
+    listing = find_sources(inputs, recipe.sources, limit=limit)
+    with open_driver(dataset_uri, recipe, address) as driver:
+        driver.take(inputs, listing, complete=limit is None, retry_failed=retry_failed)
+        driver.scan_beside_encode(listing.sources, ())
+        return driver.finish(listing, tracking)
+
+
+def preprocess(
+    inputs: Sequence[str],
+    dataset_uri: str,
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    retry_failed: bool,
+    address: str | None,
+    tracking: Tracking,
+) -> PreprocessResult:
+    """Scan, plan and encode; what is done is not done again.
+
+    Raises:
+        ValueError: If an input or the dataset is wrong.
+        LeaseTaken: If another driver writes the dataset.
+    """
+    listing = find_sources(inputs, recipe.sources, limit=limit)
+    with open_driver(dataset_uri, recipe, address) as driver:
+        driver.take(inputs, listing, complete=limit is None, retry_failed=retry_failed)
+        later = {source.source_id for source in listing.sources}
+        shards: tuple[PlannedShard, ...] = ()
+        for wave in _waves(listing.sources, recipe.cluster.wave_sources):
+            driver.scan_beside_encode(wave, shards)
+            later -= {source.source_id for source in wave}
+            shards = driver.decide_and_plan(without=later)
+        driver.scan_beside_encode((), shards)
+        driver.publish()
+        return driver.finish(listing, tracking)
+
+
+def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tracking: Tracking) -> PreprocessResult:
+    """The second step alone: candidates, decisions and the shard plan, from what is stored.
+
+    Raises:
+        ValueError: If there is no dataset.
+        LeaseTaken: If another driver writes the dataset.
+    """
+    Dataset.open(dataset_uri)
+    with open_driver(dataset_uri, recipe, address) as driver:
+        driver.decide_and_plan(without=())
+        return driver.finish(None, tracking)
+
+
+def encode_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tracking: Tracking) -> PreprocessResult:
+    """The third step alone: encode what is planned, then name the new version of the dataset.
+
+    Raises:
+        ValueError: If there is no dataset.
+        LeaseTaken: If another driver writes the dataset.
+    """
+    Dataset.open(dataset_uri)
+    with open_driver(dataset_uri, recipe, address) as driver:
+        driver.scan_beside_encode((), driver.pending_shards())
+        driver.publish()
+        return driver.finish(None, tracking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPreview:
+    """What other settings would keep.
+
+    Attributes:
+        kept: Clips that would be kept.
+        kept_hours: Their duration.
+        dropped: Clips that would not be kept, by their first reason.
+        segments: Kept clips by number of segments.
+        now_kept: Clips that would be kept and are not now.
+        now_dropped: Clips that would not be kept and are now.
+    """
+
+    kept: int
+    kept_hours: float
+    dropped: Mapping[str, int]
+    segments: Mapping[int, int]
+    now_kept: tuple[str, ...]
+    now_dropped: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items()) or "none"
+        segments = ", ".join(f"{number} of {n}" for n, number in self.segments.items()) or "none"
+        return [
+            f"kept: {self.kept} clips, {self.kept_hours:.3f} h; by number of segments: {segments}",
+            f"dropped: {dropped}",
+            *(f"would be kept: {clip_id}" for clip_id in self.now_kept),
+            *(f"would be dropped: {clip_id}" for clip_id in self.now_dropped),
+        ]
+
+
+def preview_plan(dataset_uri: str, recipe: Recipe) -> PlanPreview:
+    """What a recipe would keep of what was scanned; decodes and stores nothing.
+
+    Raises:
+        ValueError: If there is no dataset.
+    """
+    dataset = Dataset.open(dataset_uri)
+    found = [pair for scan in dataset.ledger.iterate_scans(None) for pair in cut_and_decide(scan, recipe)]
+    kept = [candidate for candidate, decision in found if decision.verdict is Verdict.KEEP]
+    reasons = Counter(str(decision.reasons[0]) for _, decision in found if decision.reasons)
+    before = {row["clip_id"] for row in dataset.ledger.clips().to_pylist() if row["decision"] == Verdict.KEEP}
+    after = {candidate.clip_id for candidate in kept}
+    return PlanPreview(
+        kept=len(kept),
+        kept_hours=round(sum(candidate.end_s - candidate.start_s for candidate in kept) / 3600, 6),
+        dropped=dict(reasons.most_common()),
+        segments=dict(sorted(Counter(candidate.num_segments for candidate in kept).items())),
+        now_kept=tuple(sorted(after - before)),
+        now_dropped=tuple(sorted(before - after)),
+    )
+
+
+def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
+    """Runs of sources, at least one: a changed threshold is worked on also where nothing new came."""
+    return (sources[first : first + size] for first in range(0, max(len(sources), 1), size))

@@ -1,0 +1,76 @@
+"""One training stage with a Ray to run on and a tracked run to log to."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.config import Recipe, fingerprint
+from pipeline.jobs.cluster import ray_cluster
+from pipeline.jobs.train import run_training
+from pipeline.tracking import TrackedRun, Tracking
+from training.run_folder import finished, prepare_job
+from training.stage import StageJob, StageName
+from training.types import StageSummary
+
+
+def train_stage(
+    recipe: Recipe,
+    *,
+    dataset_uris: Sequence[str],
+    run_dir: Path,
+    stage: StageName,
+    init: Path | None,
+    address: str | None,
+    tracking: Tracking,
+) -> StageSummary:
+    """Trains one stage to its end; the same call resumes, and gives the summary at once where it has ended.
+
+    Raises:
+        ValueError: If a setting, a dataset or the model to begin from is wrong.
+        RuntimeError: If the workers failed too often.
+    """
+    uris = [uri if "://" in uri else str(Path(uri).resolve()) for uri in dataset_uris]
+    job = prepare_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+    summary = finished(job)
+    if summary is not None:
+        return summary
+    run = tracking.open(kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name)
+    _log_start(run, recipe, job)
+    try:
+        with ray_cluster(address):
+            summary = run_training(
+                recipe, dataset_uris=uris, run_dir=run_dir, stage=stage, init=init, on_metrics=run.log_metrics_batch
+            )
+    except BaseException:
+        run.finish("FAILED")
+        raise
+    _log_end(run, job, summary)
+    return summary
+
+
+def _log_start(run: TrackedRun, recipe: Recipe, job: StageJob) -> None:
+    settings = getattr(recipe.train, job.stage)
+    run.log_params(
+        {
+            "preset": recipe.model.preset,
+            "rope_mode": recipe.model.rope_mode,
+            **{f"memory.{name}": value for name, value in recipe.model.memory.model_dump().items()},
+            **{f"engine.{name}": value for name, value in recipe.train.engine.model_dump().items()},
+            **{f"flow.{name}": value for name, value in recipe.train.flow.model_dump().items()},
+            **{name: value for name, value in settings.model_dump().items() if name != "optimizer"},
+            **{f"optimizer.{name}": value for name, value in settings.optimizer.model_dump().items()},
+            "seed": recipe.train.seed,
+        }
+    )
+    for pinned in job.datasets:
+        run.log_dataset(name=Path(pinned.uri).name, manifest_sha256=pinned.manifest, uri=pinned.uri)
+    manifests = ",".join(pinned.manifest for pinned in job.datasets)
+    run.set_tags({"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": manifests})
+
+
+def _log_end(run: TrackedRun, job: StageJob, summary: StageSummary) -> None:
+    run.set_tags({"longtake.base_sha256": summary.base_sha256, "longtake.weights_sha256": summary.weights_sha256})
+    run.log_params({name: value for name, value in asdict(summary).items() if name.startswith("num_")})
+    run.log_artifact(job.folder / "summary.json")
+    run.log_artifact(job.model_folder / "longtake.json")
+    run.finish("FINISHED")
