@@ -8,7 +8,6 @@ import numpy as np
 
 from evaluation.config import EvaluateConfig
 from evaluation.drift import window_length
-from evaluation.film import spread
 from evaluation.metrics.catalogue import METRICS, WEIGHTED
 from evaluation.types import DriftScores, Estimate, MetricScore, MetricSummary, Provenance, Skipped, Still, VideoScores
 
@@ -125,11 +124,11 @@ def _video(video: VideoScores, settings: EvaluateConfig) -> str:
 
 
 def _strip(stills: Sequence[Still], provenance: Provenance, settings: EvaluateConfig) -> str:
-    """Frames at fixed shares of the time; those of the first and the last window are framed."""
+    """Frames over time; those of the first and the last window are framed."""
     k = window_length(settings.window_share, len(provenance.generated))
     start, end = provenance.generated[:k], provenance.generated[-k:]
     figures = []
-    for still in spread(stills, settings.strip_columns):
+    for still in stills:
         kind = "start" if still.frame in start else "end" if still.frame in end else "middle"
         kind = kind if np.isin(still.frame, provenance.generated) else "given"
         image = base64.b64encode(still.jpeg).decode()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +17,42 @@ SCHEMA_VERSION = 1
 """Of results.json; a key that changes its meaning raises it."""
 
 
-def write_report(videos: Sequence[VideoScores], out: Path, settings: EvaluateConfig) -> None:
-    """Writes ``results.json``, ``index.html``, and ``features/NUMBER.npz`` with the rows of every frame.
+def write_report(videos: Sequence[VideoScores], out: Path, settings: EvaluateConfig, *, fingerprint: str) -> None:
+    """Writes ``results.json``, ``index.html``, and the features that are not in files yet.
 
-    From the features any window of any metric is computed again without decoding.
+    Args:
+        videos: In the order of the report.
+        out: Folder, made if there is none.
+        settings: As they were when the videos were scored.
+        fingerprint: Of all that went in; who evaluates again compares it.
     """
-    summary = summarise(videos, settings)
+    slim = [store_features(video, out, number) for number, video in enumerate(videos)]
+    summary = summarise(slim, settings)
+    _replace(out / "index.html", render(slim, summary, settings))
+    _replace(out / "results.json", results_json(slim, summary, settings, fingerprint=fingerprint))
+
+
+def store_features(video: VideoScores, out: Path, number: int) -> VideoScores:
+    """Writes the rows of every frame to ``features/NUMBER.npz``, and gives back the video without them.
+
+    From that file any window of any metric is computed again without decoding.
+    """
+    if video.measured is None or not video.measured.rows:
+        return video
     (out / "features").mkdir(parents=True, exist_ok=True)
-    for number, video in enumerate(videos):
-        if video.measured is not None:
-            np.savez_compressed(out / _features_name(number), allow_pickle=False, **video.measured.rows)
-    (out / "results.json").write_text(results_json(videos, summary, settings), encoding="utf-8")
-    (out / "index.html").write_text(render(videos, summary, settings), encoding="utf-8")
+    np.savez_compressed(out / _features_name(number), allow_pickle=False, **video.measured.rows)
+    return replace(video, measured=replace(video.measured, rows={}))
 
 
-def results_json(videos: Sequence[VideoScores], summary: Sequence[MetricSummary], settings: EvaluateConfig) -> str:
+def results_json(
+    videos: Sequence[VideoScores], summary: Sequence[MetricSummary], settings: EvaluateConfig, *, fingerprint: str
+) -> str:
     """All numbers; what there is not says ``{"skipped": why}``."""
     results = {
         "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint,
         "settings": settings.model_dump(mode="json"),
+        "figures": headline(summary),
         "summary": {row.name: _summary(row) for row in summary},
         "not_computed": dict(WEIGHTED),
         "videos": [_video(video, _features_name(number)) for number, video in enumerate(videos)],
@@ -43,8 +60,26 @@ def results_json(videos: Sequence[VideoScores], summary: Sequence[MetricSummary]
     return json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def stored_figures(out: Path, fingerprint: str) -> dict[str, float] | None:
+    """The figures of the report in `out` if it was made of the same, else None."""
+    try:
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    is_same = isinstance(results, dict) and results.get("fingerprint") == fingerprint
+    return results["figures"] if is_same and (out / "index.html").is_file() else None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
 def headline(summary: Sequence[MetricSummary]) -> dict[str, float]:
-    """The numbers of a summary by name, for curves and short reports: ``eval/ref/sharpness``, ``.../drift`` ..."""
+    """The numbers of a summary by name, for tracking and for short reports: ``eval/ref/sharpness``, ``.../drift`` ..."""
     numbers: dict[str, float] = {}
     for row in summary:
         named = {"": row.value, "/drift": row.absolute, "/drift_signed": row.signed, "/drift_floor": row.floor}

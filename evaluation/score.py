@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluation.config import EvaluateConfig
 from evaluation.drift import drift
-from evaluation.film import StillRoll
+from evaluation.film import StillRoll, spread
 from evaluation.metrics.catalogue import EXTRACTORS, METRICS
 from evaluation.provenance import read_provenance
 from evaluation.types import (
@@ -32,6 +32,9 @@ from preprocessing.samples import Probe
 from preprocessing.video_io.probe import UnreadableVideo, probe
 from preprocessing.video_io.read import read_frames_without_decord
 
+VERSION = 1
+"""Raised by hand where a metric's numbers change."""
+
 _CHUNK = 32
 """Frames whose rows leave the child together."""
 
@@ -49,13 +52,10 @@ def evaluate_folder(folder: Path, settings: EvaluateConfig) -> tuple[VideoScores
         ValueError: If there is no such folder, or no video in it.
     """
     names = video_names(folder)
-    with decoding_child(settings) as child:
+    with IsolatedWorker(
+        progress_timeout_s=settings.progress_timeout_s, memory_limit_mb=settings.memory_limit_mb
+    ) as child:
         return tuple(score_video(folder, name, settings, child) for name in names)
-
-
-def decoding_child(settings: EvaluateConfig) -> IsolatedWorker:
-    """A child process for one video after another."""
-    return IsolatedWorker(progress_timeout_s=settings.progress_timeout_s, memory_limit_mb=settings.memory_limit_mb)
 
 
 def video_names(folder: Path) -> tuple[str, ...]:
@@ -143,7 +143,14 @@ def measure(path: Path, settings: EvaluateConfig, child: IsolatedWorker) -> Meas
     chunks, end = [item.rows for item in items if isinstance(item, _Chunk)], items[-1]
     assert isinstance(end, _End), "the child ended without an end"
     rows = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return Measured(facts=end.facts, decoder=end.decoder, truncated=end.truncated, rows=rows, stills=end.stills)
+    return Measured(
+        facts=end.facts,
+        decoder=end.decoder,
+        num_frames=len(next(iter(rows.values()))),
+        truncated=end.truncated,
+        rows=rows,
+        stills=end.stills,
+    )
 
 
 def _measure(path: str, short_side_px: int, strip_columns: int) -> Iterator[_Chunk | _End | None]:
@@ -163,7 +170,8 @@ def _measure(path: str, short_side_px: int, strip_columns: int) -> Iterator[_Chu
         raise UnreadableVideo(Reason.UNDECODABLE, "no frame of it decodes")
     if rows:
         yield _chunk(rows)
-    yield _End(facts=facts, decoder=frames.decoder, truncated=frames.truncated, stills=roll.stills())
+    stills = spread(roll.stills(), strip_columns)
+    yield _End(facts=facts, decoder=frames.decoder, truncated=frames.truncated, stills=stills)
 
 
 def _chunk(rows: list[dict[str, NDArray[np.float32]]]) -> _Chunk:

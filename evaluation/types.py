@@ -159,21 +159,18 @@ class Measured:
     """All that one pass over a video gives.
 
     Attributes:
-        rows: By extractor, (N, D).
-        stills: Frames evenly over time, first and last among them.
+        num_frames: Frames that decoded.
         truncated: Whether the file ended before its declared end.
+        rows: By extractor, (N, D); none once they lie in a file.
+        stills: Frames at fixed shares of the time, first and last among them.
     """
 
     facts: VideoFacts
     decoder: str
+    num_frames: int
     truncated: bool
     rows: Mapping[str, Rows]
     stills: tuple[Still, ...]
-
-    @property
-    def num_frames(self) -> int:
-        """Frames that decoded."""
-        return len(next(iter(self.rows.values())))
 
     def __repr__(self) -> str:
         """Shapes instead of data."""

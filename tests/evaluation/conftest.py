@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from evaluation.config import EvaluateConfig
-from evaluation.score import decoding_child
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.video_io.write import Mp4Writer
 
@@ -42,5 +40,5 @@ def make_take() -> MakeTake:
 @pytest.fixture(scope="module")
 def child() -> Iterator[IsolatedWorker]:
     """One decoding child for a file of tests: starting one takes half a second."""
-    with decoding_child(EvaluateConfig()) as worker:
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as worker:
         yield worker

@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from evaluation.page import curve_svg
-from evaluation.report import headline, write_report
+from evaluation.report import headline, stored_figures, write_report
 from evaluation.score import evaluate_folder
 from evaluation.statistics import summarise
 
@@ -21,7 +21,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_take: MakeTake) -> Pat
     make_take(videos / "a <b>.mp4", generated=[[1, 60]])
     make_take(videos / "short.mp4", num_frames=2)
     (videos / "broken.mp4").write_text("no video")
-    write_report(evaluate_folder(videos, EvaluateConfig()), out, EvaluateConfig())
+    write_report(evaluate_folder(videos, EvaluateConfig()), out, EvaluateConfig(), fingerprint="f1")
     return out
 
 
@@ -73,6 +73,14 @@ def test_the_headline_names_what_could_be_measured(tmp_path: Path, make_take: Ma
     assert numbers["eval/ref/contrast"] > 0
     assert numbers["eval/ref/contrast/drift"] == abs(numbers["eval/ref/contrast/drift_signed"])
     assert "eval/ref/dynamic_degree/drift" not in numbers
+
+
+def test_a_report_is_known_again_by_what_it_was_made_of(report: Path, tmp_path: Path) -> None:
+    figures = stored_figures(report, "f1")
+    assert figures is not None
+    assert figures["eval/ref/contrast"] > 0
+    assert stored_figures(report, "f2") is None
+    assert stored_figures(tmp_path, "f1") is None
 
 
 def test_a_flat_curve_is_a_line_in_the_middle() -> None:

@@ -7,7 +7,7 @@ import pytest
 from evaluation.config import EvaluateConfig
 from evaluation.metrics.catalogue import METRICS
 from evaluation.score import evaluate_folder, measure, score_metric, score_video, video_names
-from evaluation.types import DriftScores, Measured, Skipped
+from evaluation.types import DriftScores, Skipped
 from preprocessing.isolation import IsolatedWorker
 
 MakeTake = Callable[..., Path]
@@ -37,21 +37,6 @@ def test_the_record_beside_a_video_decides_what_comes_last(tmp_path: Path, make_
     assert isinstance(contrast[1], DriftScores)
     assert contrast[0].signed < contrast[1].signed
     assert contrast[0].window_frames == contrast[1].window_frames == 9
-
-
-def test_a_window_scores_like_a_video_of_the_same_frames(
-    tmp_path: Path, make_take: MakeTake, child: IsolatedWorker
-) -> None:
-    long = measure(make_take(tmp_path / "long.mp4", num_frames=30), EvaluateConfig(), child)
-    for metric in METRICS:
-        if metric.is_binary:
-            continue
-        rows = long.rows[metric.extractor.name]
-        whole = metric.aggregate(rows[:18], np.arange(18), long.facts)
-        cut = {name: values[:18] for name, values in long.rows.items()}
-        short = Measured(facts=long.facts, decoder="", truncated=False, rows=cut, stills=())
-        assert short.num_frames == 18
-        assert whole == metric.aggregate(cut[metric.extractor.name], np.arange(18), long.facts)
 
 
 def test_a_broken_video_is_a_row_with_its_reason(tmp_path: Path, make_take: MakeTake) -> None:
