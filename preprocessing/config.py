@@ -32,7 +32,7 @@ class ScanConfig(Settings):
     """The one decoding pass over a source, in a child process that may be killed."""
 
     analysis_width_px: Annotated[int, Field(ge=64, le=640)] = 256
-    """Width at which frames are analysed (preprocessing notes 6a: DIS at 256 px gives the numbers of larger sizes)."""
+    """Longer side at which frames are analysed (preprocessing notes 6a: DIS at 256 px gives the numbers of larger sizes)."""
     thumbnail_width_px: Annotated[int, Field(ge=32, le=640)] = 160
     """Width of the stored thumbnails."""
     thumbnail_every_s: Annotated[float, Field(gt=0)] = 1.0
@@ -50,17 +50,23 @@ class TransitionsConfig(Settings):
 
     adaptive_threshold: Annotated[float, Field(gt=0)] = 3.0
     """Ratio of a frame's content change to its neighbours' (PySceneDetect `AdaptiveDetector` default)."""
-    min_content_val: Annotated[float, Field(ge=0)] = 15.0
-    """Smallest content change that may be a cut (PySceneDetect `AdaptiveDetector` default)."""
+    min_content_val: Annotated[float, Field(ge=0)] = 10.0
+    """Smallest content change that may be a cut (PySceneDetect: 15; 10 finds jump cuts, and false ones are refused below)."""
     window_width: Positive = 2
     """Neighbours on either side that a frame is compared with (PySceneDetect `AdaptiveDetector` default)."""
     min_shot_frames: Positive = 6
     """Cuts closer than this are merged; in frames of the source."""
+    max_flash_frames: Annotated[int, Field(ge=1, le=60)] = 5
+    """A picture that is back within so many frames was interrupted by a flash, not by a cut."""
+    same_picture: Share = 0.93
+    """Correlation of two small pictures from which on they are the same; made and real cuts reach 0.89, flashes 0.99."""
 
 
 class MotionConfig(Settings):
     """DIS optical flow at low resolution, at two time gaps."""
 
+    short_gap_s: Annotated[float, Field(gt=0, le=1)] = 0.08
+    """The short gap: two frames at 24 fps, so that doubled frames of a converted film do not look still."""
     long_gap_s: Annotated[float, Field(gt=0, le=2)] = 0.5
     """The long gap that tells a pan from a shake (preprocessing notes 6a (iv))."""
     samples_per_s: Annotated[float, Field(gt=0, le=60)] = 4.0
@@ -80,25 +86,29 @@ class ClipsConfig(Settings):
     """A source with several shots is split, dropped, or gives its longest shot."""
     guard_s: Seconds = 0.0
     """Kept away from either side of a transition, in seconds."""
+    black_luma: Annotated[float, Field(ge=0, le=255)] = 10.0
+    """Mean brightness under which a frame is black; night scenes reach 15."""
+    active_dynamism: Annotated[float, Field(ge=0)] = 0.5
+    """A moment that moves less is still, in per cent of the diagonal per second."""
 
 
 class DecideConfig(Settings):
     """Thresholds on scores; replayed without decoding. Dynamism is in per cent of the diagonal per second."""
 
-    min_dynamism: Annotated[float, Field(ge=0)] = 0.3
-    """Less is `static`."""
+    min_dynamism: Annotated[float, Field(ge=0)] = 1.2
+    """Less is `static`: noise, flicker and compression of a still reach 0.6, a lit face 1.2, the stillest wanted clips 1.7."""
     max_dynamism: Annotated[float, Field(gt=0)] = 150.0
     """More is `too_fast`."""
     min_active_share: Share = 0.3
-    """Share of seconds that must move; less is `static`."""
+    """Share of moments that must move; less is `static`."""
+    min_steadiness: Share = 0.15
+    """Way of the camera over half a second, as a share of the way it ran; less is `shaky` (notes 6a: shake 0.07, motion near 1)."""
     max_black_share: Share = 0.5
-    """Share of frames darker than `black_luma`; more is `black`."""
-    black_luma: Annotated[float, Field(ge=0, le=255)] = 20.0
-    """Mean brightness under which a frame is black."""
+    """Share of frames darker than `clips.black_luma`; more is `black`."""
     min_height_px: Positive = 64
     """Shorter displayed side of the source, in pixels; less is `too_small`."""
-    min_source_fps: Annotated[float, Field(gt=0)] = 8.0
-    """Frame rate of the source; less is `low_frame_rate`."""
+    min_source_fps: Annotated[float, Field(gt=0)] = 12.0
+    """Frame rate of the source; less is `low_frame_rate`. At half the training rate every frame is shown twice."""
 
 
 class PlanConfig(Settings):

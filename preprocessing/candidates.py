@@ -1,0 +1,188 @@
+"""Transitions, signals and clip settings in, clip candidates with all their scores out. Pure: replayed without decoding.
+
+A shot is what lies between two transitions, without the frames that a gradual change mixes. On the grid each shot gives clips one after
+the other, clip k + 1 where clip k ended, each as long as it may be; a shot without room for one gives a candidate of 0 segments, so
+that it has a row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.config import ClipsConfig
+from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition, clip_num_frames
+from preprocessing.video_io.timeline import frame_step_s, grid_frames
+
+VERSION = 1
+
+_DECIMALS = 4
+"""Scores are rounded, so that thresholds do not hang on last bits, which differ between CPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A range of one shot; a whole shot has `clip_index` and `num_segments` 0."""
+
+    shot_index: int
+    clip_index: int
+    start_frame: int
+    end_frame: int
+    num_segments: int
+
+
+def candidates(
+    *,
+    source_id: str,
+    num_frames: int,
+    height_px: int,
+    width_px: int,
+    transitions: Sequence[Transition],
+    signals: Signals,
+    clips: ClipsConfig,
+) -> tuple[ClipCandidate, ...]:
+    """All clips that a source could give, in order.
+
+    Args:
+        source_id: Whose they are.
+        num_frames: Frames that decoded.
+        height_px: Of the displayed picture.
+        width_px: Of the displayed picture.
+        transitions: In order, not overlapping.
+        signals: Of the same frames.
+        clips: How shots become clips.
+    """
+    of_source = {
+        "height_px": float(min(height_px, width_px)),
+        "source_fps": round(1 / frame_step_s(signals.timestamps_s), _DECIMALS),
+    }
+    found = []
+    for piece in _pieces(num_frames, transitions, signals.timestamps_s, clips):
+        scores = of_source | _scores(signals, piece, clips)
+        scores["transitions"] = float(sum(_crosses(piece, transition) for transition in transitions))
+        found.append(_candidate(source_id, piece, signals.timestamps_s, clips.fps, scores))
+    return tuple(found)
+
+
+def _pieces(
+    num_frames: int, transitions: Sequence[Transition], timestamps_s: NDArray[np.float64], clips: ClipsConfig
+) -> Iterator[_Piece]:
+    shots = list(_shots(num_frames, transitions))
+    if clips.policy == "drop" and len(shots) > 1:
+        yield _Piece(shot_index=0, clip_index=0, start_frame=0, end_frame=num_frames, num_segments=0)
+        return
+    if clips.policy == "longest":
+        shots = sorted(shots, key=lambda shot: shot.start_frame - shot.end_frame)[:1]
+    for shot in shots:
+        yield from _clips(_guarded(shot, num_frames, timestamps_s, clips.guard_s), timestamps_s, clips)
+
+
+def _shots(num_frames: int, transitions: Sequence[Transition]) -> Iterator[_Piece]:
+    """Frames between transitions, numbered from 0; a gradual change belongs to neither side."""
+    starts = [0, *(transition.end_frame for transition in transitions)]
+    ends = [*(transition.start_frame for transition in transitions), num_frames]
+    ranges = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
+    for index, (start, end) in enumerate(ranges):
+        yield _Piece(shot_index=index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
+
+
+def _guarded(shot: _Piece, num_frames: int, timestamps_s: NDArray[np.float64], guard_s: float) -> _Piece:
+    """Without the frames near a transition; the file's own ends are none. One frame is left at least."""
+    start, end = shot.start_frame, shot.end_frame
+    if guard_s and start > 0:
+        start = min(int(np.searchsorted(timestamps_s, timestamps_s[start] + guard_s)), end - 1)
+    if guard_s and end < num_frames:
+        end = max(int(np.searchsorted(timestamps_s, timestamps_s[end] - guard_s, side="right")), start + 1)
+    return _Piece(shot_index=shot.shot_index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
+
+
+def _clips(shot: _Piece, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> Iterator[_Piece]:
+    """Consecutive clips of a shot, or the whole shot if it has no room for one."""
+    start, clip_index = shot.start_frame, 0
+    while start < shot.end_frame:
+        end, num_segments = _longest(start, shot.end_frame, timestamps_s, clips)
+        if num_segments == 0:
+            break
+        yield _Piece(
+            shot_index=shot.shot_index,
+            clip_index=clip_index,
+            start_frame=start,
+            end_frame=end,
+            num_segments=num_segments,
+        )
+        start, clip_index = end, clip_index + 1
+    if clip_index == 0:
+        yield shot
+
+
+def _longest(start: int, shot_end: int, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> tuple[int, int]:
+    """End frame and segments of the longest clip from a frame on that ends by the end of the shot; 0 segments if none."""
+    grid = grid_frames(timestamps_s, start, clips.fps, clip_num_frames(clips.max_segments) + 1)
+    ends = grid[1 + FRAMES_PER_SEGMENT :: FRAMES_PER_SEGMENT]  # frame 36 n + 1 for n = 1, 2, ...
+    num_segments = int(np.sum((ends <= shot_end) & (ends > start)))
+    return (int(ends[num_segments - 1]), num_segments) if num_segments >= clips.min_segments else (start, 0)
+
+
+def _crosses(piece: _Piece, transition: Transition) -> bool:
+    """Whether mixed frames, or both sides of a cut, lie in the piece."""
+    if transition.start_frame == transition.end_frame:
+        return piece.start_frame < transition.start_frame < piece.end_frame
+    return transition.start_frame < piece.end_frame and piece.start_frame < transition.end_frame
+
+
+def _scores(signals: Signals, piece: _Piece, clips: ClipsConfig) -> dict[str, float]:
+    """What the signals say of a piece; no motion score where nothing was measured inside it.
+
+    dynamism: median over time of the smaller of the speeds over the two gaps (95th percentile over the picture). Noise and flicker
+        have only the short one, a slide show only the long one.
+    long_dynamism: the same of the long gap alone.
+    active_share: share of moments whose dynamism reaches `clips.active_dynamism`.
+    camera_speed: median speed of half of the picture over the short gap.
+    steadiness: speed of half of the picture over the long gap, divided by that over the short one; near 0 for a shaking camera.
+    difference: median difference between neighbours, in per cent of white.
+    black_share: share of frames darker than `clips.black_luma`.
+    """
+    luma = signals.luma[piece.start_frame : piece.end_frame]
+    scores = {"black_share": float((luma < clips.black_luma).mean())}
+    first_s, last_s = signals.timestamps_s[piece.start_frame], signals.timestamps_s[piece.end_frame - 1]
+    motion = signals.motion
+    inside = (signals.motion_times_s - motion["span_s"] >= first_s - 1e-3) & (signals.motion_times_s <= last_s)
+    if inside.any():
+        dynamism = np.minimum(motion["short_p95"], motion["long_p95"])[inside]
+        camera_speed = float(np.median(motion["short_median"][inside]))
+        scores |= {
+            "dynamism": float(np.median(dynamism)),
+            "long_dynamism": float(np.median(motion["long_p95"][inside])),
+            "active_share": float((dynamism >= clips.active_dynamism).mean()),
+            "camera_speed": camera_speed,
+            "steadiness": float(np.median(motion["long_median"][inside])) / max(camera_speed, 1e-3),
+            "difference": float(np.median(motion["difference"][inside])),
+        }
+    return {name: round(value, _DECIMALS) for name, value in scores.items()}
+
+
+def _candidate(
+    source_id: str, piece: _Piece, timestamps_s: NDArray[np.float64], fps: float, scores: dict[str, float]
+) -> ClipCandidate:
+    start, end = piece.start_frame, piece.end_frame
+    return ClipCandidate(
+        clip_id=f"{source_id}-{piece.shot_index:03d}-{piece.clip_index:03d}-{start}-{end}-{round(fps * 1000)}",
+        source_id=source_id,
+        shot_index=piece.shot_index,
+        clip_index=piece.clip_index,
+        start_frame=start,
+        end_frame=end,
+        start_s=_seconds(timestamps_s, start),
+        end_s=_seconds(timestamps_s, end),
+        fps=fps,
+        num_segments=piece.num_segments,
+        scores=scores,
+    )
+
+
+def _seconds(timestamps_s: NDArray[np.float64], frame: int) -> float:
+    """When a frame is shown; the one behind the last, one step later."""
+    if frame < len(timestamps_s):
+        return round(float(timestamps_s[frame]), 6)
+    return round(float(timestamps_s[-1]) + frame_step_s(timestamps_s), 6)

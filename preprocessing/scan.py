@@ -1,0 +1,171 @@
+"""One pass over one source: probe and frames in, transitions, signals over time and thumbnails out.
+
+Everything that touches the file runs in a child process. A bad video is data: it comes back as a failed scan with its reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.config import MotionConfig, ScanConfig, TransitionsConfig
+from preprocessing.isolation import ChildFailed, IsolatedWorker
+from preprocessing.motion import MotionMeter
+from preprocessing.reasons import Reason
+from preprocessing.samples import Probe, Signals, Source, SourceScan, Thumbnail, Transition
+from preprocessing.transitions import TransitionDetector
+from preprocessing.video_io.decord_reader import DecordFailed
+from preprocessing.video_io.frames import Frame, FrameStream
+from preprocessing.video_io.probe import UnreadableVideo, probe
+from preprocessing.video_io.read import read_frames, read_frames_without_decord
+
+VERSION = 1
+
+_MIN_SIDE_PX = 16
+"""The flow needs 12; a picture this narrow is no picture, and gets its reason later."""
+_FRAMES_A_SIGN = 16
+_JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSettings:
+    """All settings that change what a scan measures, and the limits of its child process."""
+
+    scan: ScanConfig
+    transitions: TransitionsConfig
+    motion: MotionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What the child hands back."""
+
+    probe: Probe
+    decoder: str
+    truncated: bool
+    transitions: tuple[Transition, ...]
+    signals: Signals
+    thumbnails: tuple[Thumbnail, ...]
+
+
+def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
+    """Look at a source once; never raises for a bad video.
+
+    A child that dies, hangs or outgrows its memory is tried again `max_attempts` times in all, from the second time on without
+    decord. What remains is a scan that failed with `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`: the caller quarantines it.
+    """
+    failure = ChildFailed(Reason.CRASHED, "never tried")
+    for attempt in range(settings.scan.max_attempts):
+        try:
+            measured = worker.call(measure_file, source.location, settings, attempt == 0)
+        except ChildFailed as error:
+            failure = error
+        except UnreadableVideo as error:
+            return _failed(source, error.reason, error.message)
+        except Exception as error:  # noqa: BLE001 - one odd video must not end the run; its row says what happened
+            return _failed(source, Reason.CRASHED, f"{type(error).__name__}: {error}")
+        else:
+            return _scanned(source, measured)
+    return _failed(source, failure.reason, f"{failure.message}, {settings.scan.max_attempts} times")
+
+
+def measure_file(path: str, settings: ScanSettings, with_decord: bool) -> Iterator[_Measured | None]:
+    """The whole pass, for a child process: signs of life, then the result.
+
+    Raises:
+        UnreadableVideo: If no frame decodes.
+    """
+    probed = probe(path)
+    height_px, width_px = analysis_size(probed, settings.scan.analysis_width_px)
+    if with_decord:
+        try:
+            yield from _measure(read_frames(path, probed, height_px=height_px, width_px=width_px), probed, settings)
+        except DecordFailed:
+            pass  # PyAV may see more; its frames are other pixels, so from the start
+        else:
+            return
+    stream = read_frames_without_decord(path, probed, height_px=height_px, width_px=width_px)
+    yield from _measure(stream, probed, settings)
+
+
+def analysis_size(probed: Probe, longer_side_px: int) -> tuple[int, int]:
+    """(height, width) of the pictures that are analysed."""
+    scale = longer_side_px / max(probed.height_px, probed.width_px)
+    return max(_MIN_SIDE_PX, round(probed.height_px * scale)), max(_MIN_SIDE_PX, round(probed.width_px * scale))
+
+
+def _measure(stream: FrameStream, probed: Probe, settings: ScanSettings) -> Iterator[_Measured | None]:
+    detector, motion = TransitionDetector(settings.transitions), MotionMeter(settings.motion)
+    timestamps_s: list[float] = []
+    luma: list[float] = []
+    thumbnails: list[Thumbnail] = []
+    for frame in stream:
+        gray_HW = np.asarray(cv2.cvtColor(frame.rgb_HWC, cv2.COLOR_RGB2GRAY), np.uint8)
+        detector.add(frame.rgb_HWC, gray_HW)
+        motion.add(frame.timestamp_s, gray_HW)
+        timestamps_s.append(frame.timestamp_s)
+        luma.append(float(gray_HW.mean()))
+        if frame.timestamp_s >= len(thumbnails) * settings.scan.thumbnail_every_s:
+            thumbnails.append(_thumbnail(frame, settings.scan.thumbnail_width_px))
+        if frame.index % _FRAMES_A_SIGN == 0:
+            yield None
+    if not timestamps_s:
+        raise UnreadableVideo(Reason.UNDECODABLE, "the container opens, but no frame of it decodes")
+    motion_times_s, series = motion.result()
+    yield _Measured(
+        probe=probed,
+        decoder=stream.decoder,
+        truncated=stream.truncated,
+        transitions=detector.result(),
+        signals=Signals(
+            timestamps_s=np.array(timestamps_s, np.float64),
+            luma=np.array(luma, np.float32),
+            motion_times_s=motion_times_s,
+            motion=series,
+        ),
+        thumbnails=tuple(thumbnails),
+    )
+
+
+def _thumbnail(frame: Frame, width_px: int) -> Thumbnail:
+    height_px = max(1, round(frame.rgb_HWC.shape[0] * width_px / frame.rgb_HWC.shape[1]))
+    small: NDArray[np.uint8] = np.asarray(
+        cv2.resize(frame.rgb_HWC, (width_px, height_px), interpolation=cv2.INTER_AREA), np.uint8
+    )
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return Thumbnail(frame=frame.index, jpeg=jpeg.tobytes())
+
+
+def _scanned(source: Source, measured: _Measured) -> SourceScan:
+    num_frames = len(measured.signals.timestamps_s)
+    declared = measured.probe.num_frames_declared
+    cut_off = f"{num_frames} of {declared or 'an unknown number of'} declared frames decoded"
+    return SourceScan(
+        source=source,
+        ok=True,
+        reasons=(Reason.TRUNCATED,) if measured.truncated else (),
+        message=cut_off if measured.truncated else "",
+        num_frames=num_frames,
+        decoder=measured.decoder,
+        probe=measured.probe,
+        transitions=measured.transitions,
+        signals=measured.signals,
+        thumbnails=measured.thumbnails,
+    )
+
+
+def _failed(source: Source, reason: Reason, message: str) -> SourceScan:
+    return SourceScan(
+        source=source,
+        ok=False,
+        reasons=(reason,),
+        message=message,
+        num_frames=0,
+        decoder="",
+        probe=None,
+        transitions=(),
+        signals=None,
+        thumbnails=(),
+    )
