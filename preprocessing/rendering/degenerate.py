@@ -14,9 +14,9 @@ from preprocessing.rendering.textures import Pattern
 from preprocessing.rendering.truth import ShotTruth
 from preprocessing.samples import Transition, TransitionKind
 
-SQUARE = Format(width_px=160, height_px=160, fps=24.0)
+SQUARE = Format(width_px=128, height_px=128, fps=24.0)
 TINY = Format(width_px=48, height_px=48, fps=24.0)
-SLOW = Format(width_px=160, height_px=160, fps=6.0)
+SLOW = Format(width_px=128, height_px=128, fps=6.0)
 
 NUM_FRAMES = 100
 """Frames of a film that is dropped for what it shows: 4 s, two segments."""
@@ -26,7 +26,7 @@ SLIDE_FRAMES = 60
 
 NUM_SLIDES = 4
 
-STILL = Shot(pattern=Pattern.CLOUDS, dark="blue", light="orange", camera="stands still")
+STILL = Shot(pattern=Pattern.MOSAIC, dark="blue", light="orange", camera="stands still")
 MOVING = Shot(
     pattern=Pattern.PATCHES, dark="purple", light="white", camera="pans right", things=things_of("red disc left")
 )
@@ -50,7 +50,14 @@ def flickering_still(rng: np.random.Generator) -> Frames:
 def shaken_still(rng: np.random.Generator) -> Frames:
     """The same held by a trembling hand."""
     scene = shot_scene(STILL, rng)
-    return shake(scene.tile_HW3, num_frames=NUM_FRAMES, width_px=160, height_px=160, sigma_px=2.5, rng=rng)
+    return shake(
+        scene.tile_HW3,
+        num_frames=NUM_FRAMES,
+        width_px=SQUARE.width_px,
+        height_px=SQUARE.height_px,
+        sigma_px=2.5,
+        rng=rng,
+    )
 
 
 def slideshow(rng: np.random.Generator) -> Frames:
@@ -62,7 +69,7 @@ def slideshow(rng: np.random.Generator) -> Frames:
 
 def black(rng: np.random.Generator) -> Frames:
     """A lens cap with sensor noise."""
-    return grain(np.full((NUM_FRAMES, 160, 160, 3), 6, np.uint8), sigma=2.0, rng=rng)
+    return grain(np.full((NUM_FRAMES, SQUARE.height_px, SQUARE.width_px, 3), 6, np.uint8), sigma=2.0, rng=rng)
 
 
 def degenerate_films() -> tuple[Film, ...]:

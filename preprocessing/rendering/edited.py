@@ -16,9 +16,9 @@ from preprocessing.rendering.textures import Pattern
 from preprocessing.rendering.truth import ShotTruth
 from preprocessing.samples import Transition, TransitionKind
 
-SQUARE = Format(width_px=160, height_px=160, fps=24.0)
-LANDSCAPE = Format(width_px=192, height_px=160, fps=24.0)
-LANDSCAPE_30 = Format(width_px=192, height_px=160, fps=30.0)
+SQUARE = Format(width_px=128, height_px=128, fps=24.0)
+LANDSCAPE = Format(width_px=160, height_px=128, fps=24.0)
+LANDSCAPE_30 = Format(width_px=160, height_px=128, fps=30.0)
 
 TOO_SHORT_FRAMES = 22
 """Frames of a shot that holds no segment."""
@@ -147,6 +147,18 @@ _BROWN = Shot(pattern=Pattern.CHECKS, dark="brown", light="orange", camera="drif
 _BLUE = Shot(
     pattern=Pattern.CLOUDS, dark="blue", light="pink", camera="comes closer", things=things_of("yellow diamond left")
 )
+_RED = Shot(pattern=Pattern.STRIPES, dark="red", light="yellow", camera="pans left", things=things_of("navy disc down"))
+_PURPLE = Shot(pattern=Pattern.CLOUDS, dark="purple", light="white", camera="tilts down")
+_DUSK = Shot(
+    pattern=Pattern.PATCHES,
+    dark="navy",
+    light="teal",
+    camera="stands still",
+    things=things_of("orange disc right", "pink square diagonally"),
+)
+_SAND = Shot(
+    pattern=Pattern.CLOUDS, dark="brown", light="yellow", camera="pans right", things=things_of("blue square up")
+)
 
 _CUT = Splice(joint=Joint.CUT)
 
@@ -154,15 +166,17 @@ _CUT = Splice(joint=Joint.CUT)
 def edited_films() -> tuple[Film, ...]:
     """All films of several shots or with faded ends."""
     return (
-        _edited("cuts_three_shots", SQUARE, [_piece(_TEAL, 3), _piece(_NAVY, 2), _piece(_GREEN, 3)], [_CUT, _CUT]),
-        _edited("cuts_at_30_fps", LANDSCAPE_30, [_piece(_BROWN, 3, 30.0), _piece(_BLUE, 3, 30.0)], [_CUT]),
-        _edited("cuts_short_insert", SQUARE, [_piece(_GREEN, 3), Piece(shot=_BLUE, num_pure=TOO_SHORT_FRAMES), _piece(_NAVY, 3)], [_CUT, _CUT]),
-        _edited("dissolve_quick", SQUARE, [_piece(_NAVY, 3), _piece(_TEAL, 3)], [Splice(joint=Joint.DISSOLVE, num_mixed=12)]),
-        _edited("dissolve_slow", LANDSCAPE, [_piece(_BLUE, 3), _piece(_BROWN, 3)], [Splice(joint=Joint.DISSOLVE, num_mixed=24)]),
-        _edited("fade_through_black", SQUARE, [_piece(_BROWN, 3), _piece(_TEAL, 3)], [Splice(joint=Joint.FADE, num_mixed=12)]),
-        _faded("fade_at_both_ends", LANDSCAPE, _piece(_GREEN, 4), num_mixed=18),
+        _edited("cuts_six_shots", SQUARE, _pieces(2, _TEAL, _NAVY, _GREEN, _RED, _PURPLE, _DUSK), [_CUT] * 5),
+        _edited("cuts_five_shots", SQUARE, _pieces(2, _BROWN, _BLUE, _SAND, _RED, _DUSK), [_CUT] * 4),
+        _edited("cuts_at_30_fps", LANDSCAPE_30, _pieces(2, _BROWN, _BLUE, _NAVY, _GREEN, fps=30.0), [_CUT] * 3),
+        _edited("cuts_short_insert", SQUARE, [*_pieces(2, _GREEN), Piece(shot=_BLUE, num_pure=TOO_SHORT_FRAMES), *_pieces(2, _NAVY, _SAND)], [_CUT] * 3),
+        _edited("dissolve_quick", SQUARE, _pieces(2, _NAVY, _TEAL, _PURPLE), [Splice(joint=Joint.DISSOLVE, num_mixed=12)] * 2),
+        _edited("dissolve_slow", LANDSCAPE, _pieces(2, _BLUE, _BROWN, _RED), [Splice(joint=Joint.DISSOLVE, num_mixed=24)] * 2),
+        _edited("fade_through_black", SQUARE, _pieces(2, _BROWN, _TEAL, _DUSK), [Splice(joint=Joint.FADE, num_mixed=12)] * 2),
+        _faded("fade_at_both_ends", LANDSCAPE, *_pieces(4, _GREEN), num_mixed=18),
     )  # fmt: skip
 
 
-def _piece(shot: Shot, num_segments: int, fps: float = 24.0) -> Piece:
-    return Piece(shot=shot, num_pure=shot_num_frames(num_segments, fps))
+def _pieces(num_segments: int, *shots: Shot, fps: float = 24.0) -> list[Piece]:
+    """Shots that each give one clip of so many segments."""
+    return [Piece(shot=shot, num_pure=shot_num_frames(num_segments, fps)) for shot in shots]

@@ -6,12 +6,12 @@ from preprocessing.rendering.films import Film, one_shot, shot_num_frames
 from preprocessing.rendering.shots import Format, Shot, caption, shot_frames, things_of
 from preprocessing.rendering.textures import Pattern
 
-SQUARE = Format(width_px=160, height_px=160, fps=24.0)
-LANDSCAPE = Format(width_px=192, height_px=160, fps=24.0)
-WIDE = Format(width_px=256, height_px=192, fps=24.0)
-PORTRAIT = Format(width_px=160, height_px=192, fps=24.0)
-WIDE_30 = Format(width_px=224, height_px=160, fps=30.0)
-SQUARE_25 = Format(width_px=160, height_px=160, fps=25.0)
+SQUARE = Format(width_px=128, height_px=128, fps=24.0)
+LANDSCAPE = Format(width_px=160, height_px=128, fps=24.0)
+WIDE = Format(width_px=192, height_px=144, fps=24.0)
+PORTRAIT = Format(width_px=128, height_px=160, fps=24.0)
+WIDE_30 = Format(width_px=176, height_px=128, fps=30.0)
+SQUARE_25 = Format(width_px=128, height_px=128, fps=25.0)
 
 CLOUDS, STRIPES, CHECKS, PATCHES = Pattern.CLOUDS, Pattern.STRIPES, Pattern.CHECKS, Pattern.PATCHES
 
@@ -32,7 +32,7 @@ def _take(name: str, num_segments: int, form: Format, shot: Shot, codec: str = "
 def takes() -> tuple[Film, ...]:
     """All long takes: four or eight segments, every camera move, four textures, three rates, three codecs."""
     return (
-        _take("clouds_pan_right", 8, LANDSCAPE, Shot(pattern=CLOUDS, dark="teal", light="yellow", camera="pans right")),
+        _take("clouds_pan_right", 4, LANDSCAPE, Shot(pattern=CLOUDS, dark="teal", light="yellow", camera="pans right")),
         _take("clouds_pan_left", 8, SQUARE, Shot(pattern=CLOUDS, dark="navy", light="pink", camera="pans left", things=things_of("yellow disc right"))),
         _take("clouds_tilt_up", 8, PORTRAIT, Shot(pattern=CLOUDS, dark="purple", light="yellow", camera="tilts up")),
         _take("clouds_closer", 4, SQUARE, Shot(pattern=CLOUDS, dark="blue", light="white", camera="comes closer", things=things_of("red square up"))),
@@ -41,9 +41,9 @@ def takes() -> tuple[Film, ...]:
         _take("stripes_pan_right", 4, SQUARE, Shot(pattern=STRIPES, dark="blue", light="yellow", camera="pans right", things=things_of("red disc down"))),
         _take("stripes_tilt_down", 8, LANDSCAPE, Shot(pattern=STRIPES, dark="red", light="white", camera="tilts down")),
         _take("stripes_back", 4, SQUARE_25, Shot(pattern=STRIPES, dark="purple", light="white", camera="draws back", things=things_of("orange square right"))),
-        _take("stripes_still", 8, SQUARE, Shot(pattern=STRIPES, dark="navy", light="white", camera="stands still", things=things_of("orange square right", "teal disc up"))),
+        _take("stripes_still", 4, SQUARE, Shot(pattern=STRIPES, dark="navy", light="white", camera="stands still", things=things_of("orange square right", "teal disc up"))),
         _take("checks_pan_left", 4, WIDE_30, Shot(pattern=CHECKS, dark="green", light="white", camera="pans left", things=things_of("red diamond diagonally")), "libvpx-vp9"),
-        _take("checks_drift", 8, SQUARE, Shot(pattern=CHECKS, dark="navy", light="orange", camera="drifts down and right")),
+        _take("checks_drift", 4, SQUARE, Shot(pattern=CHECKS, dark="navy", light="orange", camera="drifts down and right")),
         _take("checks_closer", 4, SQUARE, Shot(pattern=CHECKS, dark="red", light="yellow", camera="comes closer", things=things_of("navy disc left")), "libx265"),
         _take("patches_drift", 4, SQUARE, Shot(pattern=PATCHES, dark="navy", light="orange", camera="drifts down and right", things=things_of("green square left"))),
         _take("patches_pan_right", 8, LANDSCAPE, Shot(pattern=PATCHES, dark="brown", light="white", camera="pans right", things=things_of("blue disc left"))),

@@ -1,4 +1,4 @@
-"""Smooth, colourful, periodic textures: large shapes that a low-frequency codec keeps, with gradients that flow can follow.
+"""Colourful periodic textures. All but the mosaic are smooth: large shapes that a low-frequency codec keeps.
 
 Shapes: H and W rows and columns of the tile, 3 colours in RGB order.
 """
@@ -30,7 +30,10 @@ TILE_PX = 320
 """Side of a tile; it repeats without a seam, so that a camera may move for ever."""
 
 CELLS = 6
-"""Blobs along a side of a tile: about 50 pixels each, a third of the picture."""
+"""Blobs along a side of a tile: about 50 pixels each, well over a third of the picture."""
+
+MOSAIC_PX = 10
+"""Side of a cell of a mosaic."""
 
 SHADING = 0.25
 """Share of brightness that blobs add to a regular pattern, so that motion along its stripes can be seen."""
@@ -43,6 +46,7 @@ class Pattern(StrEnum):
     STRIPES = "stripes"
     CHECKS = "checks"
     PATCHES = "patches"
+    MOSAIC = "mosaic"
 
 
 def texture(rng: np.random.Generator, pattern: Pattern, dark: str, light: str) -> NDArray[np.uint8]:
@@ -64,6 +68,8 @@ def _field(rng: np.random.Generator, pattern: Pattern) -> NDArray[np.float64]:
             return _waves(rng, [(3, 2)])
         case Pattern.CHECKS:
             return _waves(rng, [(4, 0), (0, 4)])
+        case Pattern.MOSAIC:
+            return _mosaic(rng)
 
 
 def _blobs(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -74,6 +80,11 @@ def _blobs(rng: np.random.Generator) -> NDArray[np.float64]:
     inner = wide[2 * scale : -2 * scale, 2 * scale : -2 * scale]
     tile = cv2.resize(inner, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
     return np.clip((tile - tile.min()) / (tile.max() - tile.min()), 0, 1)
+
+
+def _mosaic(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Small cells with sharp edges: detail, as a photograph has it, that tells rest from motion."""
+    return np.kron(rng.random((TILE_PX // MOSAIC_PX, TILE_PX // MOSAIC_PX)), np.ones((MOSAIC_PX, MOSAIC_PX)))
 
 
 def _stretch(field_HW: NDArray[np.float64]) -> NDArray[np.float64]:
