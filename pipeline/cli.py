@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import click
 import typer
+from typer.exceptions import Abort, Exit, TyperException
 
 from pipeline.commands import data, model, platform
-from pipeline.commands.output import claim_stdout
+from pipeline.commands.output import claim_stdout, say
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is done, also where some inputs failed and are recorded."""
@@ -18,11 +18,19 @@ FAILED, WRONG, INTERRUPTED = 1, 2, 130
 logger = logging.getLogger(__name__)
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Raw videos to long takes to latent shards to an autoregressive video model with memory.",
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
 )  # fmt: skip
 for group in (data, model, platform):
     group.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def without_command(context: typer.Context) -> int:
+    """Raw videos to long takes to latent shards to an autoregressive video model with memory."""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise Exit(WRONG)
+    return 0
 
 
 def main() -> None:
@@ -36,12 +44,11 @@ def exit_status(command: Callable[..., Any]) -> int:
     """Runs a command; 0 if it was done, 1 if it failed, 2 if it or its recipe was wrong, else what it says itself."""
     try:
         return command(standalone_mode=False) or 0
-    except click.exceptions.Exit as error:
+    except Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        error.show(file=sys.stderr)
-        return WRONG
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        return _complain(" ".join(error.format_message().split()), WRONG)
+    except (KeyboardInterrupt, Abort):
         return _complain("interrupted; the same command goes on from here", INTERRUPTED)
     except ValueError as error:
         return _complain(_one_line(error), WRONG)

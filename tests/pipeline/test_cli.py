@@ -1,0 +1,106 @@
+"""The command line: what a wrong command says, and what goes to which stream."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
+from pipeline.config import build_recipe, load_recipe
+
+
+def longtake(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("config", "show", "--recipe", "embeded"), "did you mean embedded"),
+        (("config", "show", "--set", "decide.min_dynamsm=1"), "did you mean min_dynamism"),
+        (("preprocess", "nowhere", "--dataset", "{tmp}/d"), "nowhere"),
+        (("inspect", "{tmp}/none", "clips"), "there is no dataset"),
+        (("plan", "--dataset", "{tmp}/none"), "there is no dataset"),
+        (("verify", "{tmp}/none"), "there is no dataset"),
+        (("train", "--dataset", "{tmp}/none", "--run", "{tmp}/r", "--stage", "teacher"), "there is no dataset"),
+        (("export", "--run", "{tmp}/r", "--out", "{tmp}/m"), "no finished stage"),
+        (("generate", "--model", "{tmp}/m", "--prompt", "a"), "needs --image"),
+        (("generate", "--model", "{tmp}/m", "--prompts", "{tmp}/p.jsonl"), "there is no prompt file"),
+        (("evaluate", "{tmp}/none", "--out", "{tmp}/o"), "{tmp}/none"),
+        (("submit", "--address", "nonsense", "--", "true"), "is not the address"),
+        (("train", "--stage", "third"), "third"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_says_why(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    done = _in_process([argument.format(tmp=tmp_path) for argument in arguments])
+    assert done.status == WRONG
+    assert words.format(tmp=tmp_path) in done.stderr
+
+
+class _Done:
+    def __init__(self, status: int, stderr: str) -> None:
+        self.status, self.stderr = status, stderr
+
+
+def _in_process(arguments: list[str]) -> _Done:
+    """As `main` does, without a process of its own: each costs seconds."""
+    import io
+    from contextlib import redirect_stderr
+
+    from pipeline.cli import app
+
+    said = io.StringIO()
+    with redirect_stderr(said):
+        status = exit_status(lambda standalone_mode: app(args=arguments, standalone_mode=standalone_mode))
+    return _Done(status, said.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("the recipe"), WRONG), (RuntimeError("the run"), FAILED), (KeyboardInterrupt(), INTERRUPTED)],
+)
+def test_what_ends_a_command_decides_its_exit_status(
+    error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(standalone_mode: bool) -> None:
+        raise error
+
+    command: Callable[..., None] = fail
+    assert exit_status(command) == status
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("longtake: ")
+
+
+def test_config_show_prints_yaml_that_is_the_recipe() -> None:
+    done = longtake("config", "show", "--recipe", "demo", "--set", "train.seed=7")
+    assert done.returncode == 0
+    assert build_recipe(yaml.safe_load(done.stdout)) == load_recipe("demo", ["train.seed=7"])
+
+
+def test_json_is_one_object_and_alone_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "notes.md").write_text("ignored")
+    done = longtake("preprocess", str(tmp_path), "--dataset", str(tmp_path / "d"), "--dry-run", "--json")
+    assert done.returncode == 0
+    said = json.loads(done.stdout)
+    assert [Path(uri).name for uri in said["sources"]] == ["a.mp4"]
+    assert [Path(path).name for path in said["ignored"]] == ["notes.md"]
+    assert not (tmp_path / "d").exists()
+
+
+def test_what_others_print_never_reaches_stdout() -> None:
+    program = (
+        "import os; from pipeline.commands.output import claim_stdout, say; claim_stdout();"
+        "print('noise'); os.system('echo child noise'); say('result')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "result\n"
+    assert "noise" in done.stderr
+    assert "child noise" in done.stderr
