@@ -7,7 +7,7 @@ pipeline does (FramePack's soft append).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -48,6 +48,12 @@ VAE_OPTIONS = {
 }
 """Pinned and recorded: other values give other latents (diffusers' defaults)."""
 
+MODELS = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
+"""Parts with weights, by the names of the pipeline and of the settings."""
+
+BESIDE = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2", "feature_extractor": "image_encoder"}
+"""Parts without weights, and the model in whose folder they lie if their setting is empty."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoders:
@@ -73,32 +79,28 @@ def load_hunyuan_codec(paths: HunyuanPaths, *, device: str) -> "HunyuanCodec":
         ValueError: If a part is missing, saying which setting names it.
     """
     dtype = getattr(torch, paths.dtype)
-    folders = {part: _folder(paths, part) for part in ("vae", "text_encoder", "text_encoder_2", "image_encoder")}
-    beside = {
-        "tokenizer": "text_encoder",
-        "tokenizer_2": "text_encoder_2",
-        "feature_extractor": "image_encoder",
-    }
-    folders |= {part: _folder(paths, part if getattr(paths, part) else model) for part, model in beside.items()}
-    vae = _load("vae", AutoencoderKLHunyuanVideo.from_pretrained, folders["vae"], torch_dtype=dtype)
+    folders = _folders(paths)
+
+    def model(part: str, kind: Any, **options: object) -> Any:  # noqa: ANN401 - whichever class it is
+        return _load(part, kind, folders[part], use_safetensors=True, **options)  # a pickle is never read
+
+    vae = model("vae", AutoencoderKLHunyuanVideo, torch_dtype=dtype)
     for name, value in VAE_OPTIONS.items():
         setattr(vae, name, value)
     pipeline = HunyuanVideoFramepackPipeline(
         vae=vae,
-        text_encoder=_load("text_encoder", LlamaModel.from_pretrained, folders["text_encoder"], dtype=dtype),
-        tokenizer=_load("tokenizer", AutoTokenizer.from_pretrained, folders["tokenizer"]),
-        text_encoder_2=_load("text_encoder_2", CLIPTextModel.from_pretrained, folders["text_encoder_2"], dtype=dtype),
-        tokenizer_2=_load("tokenizer_2", AutoTokenizer.from_pretrained, folders["tokenizer_2"]),
-        image_encoder=_load("image_encoder", SiglipVisionModel.from_pretrained, folders["image_encoder"], dtype=dtype),
+        text_encoder=model("text_encoder", LlamaModel, dtype=dtype),
+        tokenizer=_load("tokenizer", AutoTokenizer, folders["tokenizer"]),
+        text_encoder_2=model("text_encoder_2", CLIPTextModel, dtype=dtype),
+        tokenizer_2=_load("tokenizer_2", AutoTokenizer, folders["tokenizer_2"]),
+        image_encoder=model("image_encoder", SiglipVisionModel, dtype=dtype),
         # The PIL class by name: the other one needs torchvision and would give other pixels where it is installed.
-        feature_extractor=_load(
-            "feature_extractor", SiglipImageProcessorPil.from_pretrained, folders["feature_extractor"]
-        ),
+        feature_extractor=_load("feature_extractor", SiglipImageProcessorPil, folders["feature_extractor"]),
         transformer=None,  # type: ignore[arg-type]  # diffusers allows any part to be absent
         scheduler=None,  # type: ignore[arg-type]
     )
     pipeline.to(device)
-    hashes = [weights_sha256(folders[part]) for part in ("vae", "text_encoder", "text_encoder_2", "image_encoder")]
+    hashes = [weights_sha256(folders[part]) for part in MODELS]
     return HunyuanCodec(
         Encoders(
             pipeline=pipeline,
@@ -107,6 +109,13 @@ def load_hunyuan_codec(paths: HunyuanPaths, *, device: str) -> "HunyuanCodec":
             options={"version": VERSION, "dtype": paths.dtype, **VAE_OPTIONS},
         )
     )
+
+
+def _folders(paths: HunyuanPaths) -> dict[str, Path]:
+    """Where every part lies; a tokenizer that nobody named lies with its model."""
+    folders = {part: _folder(paths, part) for part in MODELS}
+    beside = {part: _folder(paths, part) if getattr(paths, part) else folders[model] for part, model in BESIDE.items()}
+    return folders | beside
 
 
 def _folder(paths: HunyuanPaths, part: str) -> Path:
@@ -118,9 +127,9 @@ def _folder(paths: HunyuanPaths, part: str) -> Path:
     )
 
 
-def _load(part: str, from_pretrained: Callable[..., Any], folder: Path, **options: object) -> Any:  # noqa: ANN401
+def _load(part: str, kind: Any, folder: Path, **options: object) -> Any:  # noqa: ANN401 - whichever class it is
     try:
-        return from_pretrained(folder, local_files_only=True, **options)
+        return kind.from_pretrained(folder, local_files_only=True, **options)
     except OSError as error:
         raise ValueError(f"encode.hunyuan.{part}: {folder} does not hold it: {error}") from error
 
