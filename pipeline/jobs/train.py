@@ -1,0 +1,200 @@
+"""One training stage on Ray Train: `training.stage` on every worker, checkpoints through `ray.train.report`."""
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray._private.worker import get_dashboard_url
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
+
+from pipeline.config import Recipe
+from training.checkpoint import prune, step_folder, write_checkpoint
+from training.engine.base import Engine
+from training.run_folder import finished, prepare_job, write_summary
+from training.stage import StageJob, StageName, run_stage
+from training.types import CheckpointRecord, StageSummary
+
+logger = logging.getLogger(__name__)
+
+OnMetrics = Callable[[Mapping[int, Mapping[str, float]]], None]
+"""Takes curves: step -> name -> value; a step may come again, with the same values."""
+
+MAX_FAILURES = 2
+"""How often Ray starts the workers again, from the newest checkpoint, before the command fails."""
+
+FOLLOW_EVERY_S = 1.0
+"""How often the driver looks for new metrics."""
+
+COLLECTIVE_TIMEOUT_S = 600
+"""A rank that waits longer than this for the others gives up."""
+
+RAY_STATE = "checkpoint_manager_snapshot.json"
+"""Ray Train's own list of checkpoints. It is not written atomically, so a killed run may leave half of one."""
+
+
+def run_training(
+    recipe: Recipe,
+    *,
+    dataset_uris: Sequence[str],
+    run_dir: Path,
+    stage: StageName,
+    init: Path | None,
+    on_metrics: OnMetrics,
+) -> StageSummary:
+    """Run one stage to its end; the same call goes on where an earlier one was stopped. Ray must be initialised.
+
+    Args:
+        recipe: Its `model` and `train` sections count.
+        dataset_uris: Where the clips are.
+        run_dir: Of the run, on a disk that all workers share.
+        stage: ``teacher`` or ``direct``.
+        init: Model folder, run or stage to begin from, see `prepare_job`.
+        on_metrics: Gets the curves while they grow, in the driver, from a thread of its own.
+
+    Raises:
+        ValueError: If the settings, a dataset or the model to begin from are wrong.
+        RuntimeError: If the workers failed more often than `MAX_FAILURES`.
+    """
+    run_dir = run_dir.resolve()
+    uris = [_absolute(uri) for uri in dataset_uris]
+    job = prepare_job(run_dir, stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+    summary = finished(job)
+    if summary is not None:
+        logger.info("%s stage of %s is finished: %d steps", stage, run_dir, summary.steps)
+        on_metrics(job.metrics_log.read())
+        return summary
+    _clean_up(job)
+    with _following(job, on_metrics):
+        _fit(job)
+    prune(job.checkpoints, job.train.checkpoint.keep)
+    return write_summary(job)
+
+
+def _absolute(uri: str) -> str:
+    """Workers have another working directory."""
+    return uri if "://" in uri else str(Path(uri).resolve())
+
+
+def _clean_up(job: StageJob) -> None:
+    """Leave only whole checkpoints of an earlier attempt."""
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    prune(job.checkpoints, job.train.checkpoint.keep)
+    (job.checkpoints / RAY_STATE).unlink(missing_ok=True)
+
+
+class _Trainer(TorchTrainer):
+    """Without helpers that a local Ray has no use for.
+
+    Each is a process that imports torch and takes seconds from the training on two cores. The cleaner removes what a
+    dead driver leaves on a shared cluster; it asks Ray's dashboard, and where there is none complains every second.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        if _is_shared_cluster():
+            return callbacks
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+def _is_shared_cluster() -> bool:
+    """A Ray that outlives this process has a dashboard; the local one is started without."""
+    return bool(get_dashboard_url())
+
+
+def _fit(job: StageJob) -> None:
+    engine = job.train.engine
+    if not _is_shared_cluster():
+        os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
+    trainer = _Trainer(
+        _work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=engine.num_workers,
+            use_gpu=engine.use_gpu,
+            resources_per_worker={"CPU": engine.cpus_per_worker, **({"GPU": 1} if engine.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=job.checkpoints.name,
+            storage_path=str(job.folder),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.train.checkpoint.keep),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise RuntimeError(f"the {job.stage} stage failed: {error}") from error
+
+
+def _work(config: dict[str, StageJob]) -> None:
+    """What a worker does."""
+    job = config["job"]
+    _prepare_worker(job)
+    # imported after the environment is set: DeepSpeed looks at it when it is imported
+    from training.engine.zero import ZeroEngine
+
+    run_stage(
+        job,
+        lambda module, optimizer: ZeroEngine(module, job.train.engine, optimizer),
+        device=get_device() if job.train.engine.use_gpu else torch.device("cpu"),
+        save=_report_checkpoint,
+    )
+
+
+def _prepare_worker(job: StageJob) -> None:
+    torch.set_num_threads(job.train.engine.threads_per_worker)
+    if not job.train.engine.use_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+
+
+def _report_checkpoint(engine: Engine, record: CheckpointRecord) -> None:
+    """Every rank hands its files to Ray, which copies them into one folder and waits for all ranks."""
+    folder = Path(tempfile.mkdtemp(prefix="longtake-checkpoint-"))
+    try:
+        write_checkpoint(engine, folder, record)
+        name = step_folder(Path(), record.step).name
+        checkpoint = Checkpoint.from_directory(str(folder))
+        ray.train.report({"step": record.step}, checkpoint=checkpoint, checkpoint_dir_name=name)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _following(job: StageJob, on_metrics: OnMetrics) -> Iterator[None]:
+    """Hands new lines of the stage's metrics to a callback while the block runs, and the last ones at its end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(job, on_metrics, stop), name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _follow(job: StageJob, on_metrics: OnMetrics, stop: threading.Event) -> None:
+    seen: dict[int, dict[str, float]] = {}
+    ended = False
+    while not ended:
+        ended = stop.wait(FOLLOW_EVERY_S)
+        metrics = job.metrics_log.read()
+        new = {step: values for step, values in metrics.items() if step not in seen}
+        seen |= new
+        if new:
+            on_metrics(new)

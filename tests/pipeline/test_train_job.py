@@ -1,0 +1,126 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pipeline import train_worker
+from tests.training.small_dataset import make_dataset
+from training.checkpoint import complete_steps
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+DEADLINE_S = 400
+
+
+def start(dataset: Path, run: Path, stage: str) -> subprocess.Popen[bytes]:
+    run.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, train_worker.__file__, str(dataset), str(run), stage],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.DEVNULL,
+        stderr=(run / f"{stage}.log").open("ab"),
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[bytes], run: Path, stage: str) -> Mapping[str, object]:
+    try:
+        code = process.wait(DEADLINE_S)
+    finally:
+        kill_tree(process)
+    assert code == 0, (run / f"{stage}.log").read_text()[-4000:]
+    return json.loads((run / f"{stage}-seen.json").read_text())
+
+
+def kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """Kills the driver and what it started, by pid."""
+    try:
+        children = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        children = []
+    process.kill()
+    process.wait()
+    for child in children:
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the run makes no progress"
+        assert process.poll() is None, "the run ended too early"
+        time.sleep(0.05)
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Ray Train's workers of a driver; Ray names its processes after the actors in them."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            found += [child] if "RayTrainWorker" in " ".join(child.cmdline()) else []
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with both stages."""
+    run = tmp_path_factory.mktemp("undisturbed")
+    for stage in ("teacher", "direct"):
+        finish(start(dataset, run, stage), run, stage)
+    return run
+
+
+def seen(run: Path, stage: str = "teacher") -> Mapping[str, object]:
+    return json.loads((run / f"{stage}-seen.json").read_text())
+
+
+def test_both_stages_run_and_hand_over(undisturbed: Path) -> None:
+    teacher, direct = (json.loads((undisturbed / s / "summary.json").read_text()) for s in ("teacher", "direct"))
+    assert direct["base_sha256"] == teacher["weights_sha256"]
+    assert direct["at_start"]["val_loss"] == pytest.approx(teacher["at_end"]["val_loss"])
+    assert teacher["at_end"]["val_loss"] < teacher["at_start"]["val_loss"]
+    assert [int(step) for step in seen(undisturbed)["losses"]] == list(range(1, train_worker.STEPS + 1))  # pyright: ignore
+    assert len(complete_steps(undisturbed / "teacher" / "checkpoints")) == 2
+
+
+def test_a_finished_stage_does_nothing_again(dataset: Path, undisturbed: Path) -> None:
+    model = undisturbed / "teacher" / "model" / "longtake.json"
+    before = model.stat().st_mtime_ns
+    again = finish(start(dataset, undisturbed, "teacher"), undisturbed, "teacher")
+    assert again == seen(undisturbed)
+    assert model.stat().st_mtime_ns == before
+
+
+def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed_run(
+    dataset: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    process = start(dataset, tmp_path, "teacher")
+    wait_for(lambda: complete_steps(tmp_path / "teacher" / "checkpoints"), process)
+    workers(process)[0].kill()
+    assert finish(process, tmp_path, "teacher") == seen(undisturbed)
+
+
+def test_a_killed_driver_is_finished_by_the_same_command(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    process = start(dataset, tmp_path, "teacher")
+    wait_for(lambda: complete_steps(tmp_path / "teacher" / "checkpoints"), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "teacher" / "summary.json").exists()
+    assert finish(start(dataset, tmp_path, "teacher"), tmp_path, "teacher")["weights"] == seen(undisturbed)["weights"]
