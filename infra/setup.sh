@@ -53,6 +53,7 @@ install_torch() {
         lock=cuda
         say "this torch was built for CUDA, so its libraries come too (2 GB); TORCH_INDEX takes torch for CPUs (README)"
     fi
+    torch_is_for_cuda || [ "$lock" = cpu ] || say "this torch was built for CPUs, although LOCK=$lock; TORCH_INDEX says where another is"
 }
 
 # DeepSpeed comes as source and is built against what the rest of the lock installs.

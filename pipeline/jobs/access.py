@@ -1,6 +1,7 @@
 """Which Ray cluster may be spoken to, with which token, and what must not be said to it."""
 
 import ipaddress
+import logging
 import os
 import re
 import socket
@@ -29,6 +30,7 @@ def connect(address: str) -> JobSubmissionClient:
         raise ValueError(f"{address!r} is not the address of Ray's dashboard; expected one like {DEFAULT_ADDRESS}")
     refuse_open_cluster(address, answers=answers_without_token)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # it tells of every stream of a log that ends
     try:
         return JobSubmissionClient(address, headers=token_headers(address, environ=os.environ))
     except AuthenticationError as error:

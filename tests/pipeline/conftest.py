@@ -28,6 +28,18 @@ class RayHead:
     gcs_address: str
     token: str
     home: Path
+    pid: int
+
+    def num_clusters(self) -> int:
+        """Rays among its processes and all that they started."""
+        return sum(_name(one) == "gcs_server" for one in psutil.Process(self.pid).children(recursive=True))
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _free_ports(count: int) -> list[int]:
@@ -66,6 +78,7 @@ def _start(home: Path, token: str) -> tuple[RayHead, subprocess.Popen[bytes]]:
         gcs_address=f":{ports['--port']}",
         token=token,
         home=home,
+        pid=process.pid,
     )
     return head, process
 

@@ -1,6 +1,8 @@
 import json
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from ray.job_submission import JobStatus
@@ -110,3 +112,33 @@ def test_without_the_token_nobody_gets_in(ray_head: RayHead, monkeypatch: pytest
 def test_a_job_that_does_not_exist_is_the_users_mistake(ray_head: RayHead) -> None:
     with pytest.raises(ValueError, match="knows no job nonsense"):
         stop("nonsense", address=ray_head.address)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_longtake_in_a_job_uses_that_cluster_and_starts_no_second_ray(ray_head: RayHead, tmp_path: Path) -> None:
+    video = Path("../shared/videos/coffee_pour.mp4").resolve()
+    if not video.is_file():
+        pytest.skip(f"no {video}")
+    longtake = str(Path(sys.executable).parent / "longtake")
+    inside = ["longtake", "preprocess", str(video), "--dataset", str(tmp_path / "d"), "--tracking-uri", "none"]
+    child = subprocess.Popen([longtake, "submit", "--address", ray_head.address, "--wait", "--", *inside])
+    most = 0
+    while child.poll() is None:
+        most = max(most, ray_head.num_clusters())
+        time.sleep(0.5)
+    assert child.returncode == 0
+    assert most == 1
+    assert list((tmp_path / "d" / "shards").rglob("*.tar"))
+    wrong = [
+        longtake,
+        "submit",
+        "--address",
+        ray_head.address,
+        "--wait",
+        "--",
+        "longtake",
+        "verify",
+        str(tmp_path / "x"),
+    ]
+    assert subprocess.run(wrong, check=False).returncode == 2
