@@ -1,0 +1,111 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.engine import rank_worker
+from training.config import FlowConfig
+from training.engine.base import freeze_all_but_head
+from training.flow_matching import velocity_to_data
+from training.model.memory_pack import MemoryPackTransformer3DModel
+from training.objectives.base import SegmentTask, noised_segment, segment_of, velocity_at
+from training.objectives.direct_forcing import direct_forcing
+from training.objectives.teacher_forcing import teacher_forcing, true_context
+from training.types import GlobalStep, RandomKey, SegmentBatch, SegmentContext
+
+ALMOST_DATA = FlowConfig(logit_mean=-30.0, logit_std=0.001)
+"""Times of nearly 1: the noised segment is the data, and so is its one-step approximation, whatever the model says."""
+
+
+def batch(num_segments: int) -> SegmentBatch:
+    clip = rank_worker.clip(0, num_segments)
+    step = GlobalStep(step=0, clips=(clip,), num_segments=(num_segments,), segment_index=None, use_memory=True)
+    return rank_worker.batches(step, 0, 1)[0]
+
+
+def task(
+    clips: SegmentBatch,
+    n: int,
+    context: SegmentContext | None = None,
+    flow: FlowConfig | None = None,
+    memory: bool = True,
+) -> SegmentTask:
+    return SegmentTask(
+        batch=clips, segment_index=n, context=context, use_memory=memory, use_history=True,
+        key=RandomKey(seed=0, stage="test", step=0), flow=flow or FlowConfig(), rope_mode="relative_start",
+    )  # fmt: skip
+
+
+def gradients(model: MemoryPackTransformer3DModel, loss: Tensor) -> dict[str, float]:
+    model.zero_grad()
+    loss.backward()
+    return {name: float(p.grad.abs().max()) for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.fixture
+def model() -> MemoryPackTransformer3DModel:
+    return rank_worker.module("teacher").model
+
+
+def test_the_teacher_trains_what_the_memory_keeps_over_all_segments(model: MemoryPackTransformer3DModel) -> None:
+    gradient = gradients(model, teacher_forcing(model, task(batch(4), 3)).loss)
+    # psi_0 is three updates away from the loss, and still learns
+    assert gradient["semantic_pack.text_in.weight"] > 0
+    assert gradient["semantic_pack.memorize.patchify.weight"] > 0
+
+
+def test_the_first_segment_and_memory_dropout_leave_the_memory_alone(model: MemoryPackTransformer3DModel) -> None:
+    for first in (task(batch(4), 0), task(batch(4), 3, memory=False)):
+        touched = gradients(model, teacher_forcing(model, first).loss)
+        assert not any(value for name, value in touched.items() if name.startswith("semantic_pack."))
+
+
+def test_the_teacher_sees_no_future(model: MemoryPackTransformer3DModel) -> None:
+    clips = batch(4)
+    loss = teacher_forcing(model, task(clips, 1)).loss
+    segment_of(clips.latents_BCTHW, 2).zero_()
+    torch.testing.assert_close(teacher_forcing(model, task(clips, 1)).loss, loss, rtol=0, atol=0)
+
+
+def test_direct_forcing_goes_on_from_its_own_one_step_approximation(model: MemoryPackTransformer3DModel) -> None:
+    first = task(batch(2), 0)
+    context = true_context(model, first.batch, 0)
+    sample = noised_segment(first)
+    approximation = velocity_to_data(sample.x_t, velocity_at(model, sample, context, first), sample.t)
+    following = direct_forcing(model, first).next_context
+    assert following is not None
+    torch.testing.assert_close(following.history_BCTHW[:, :, -9:], approximation.detach())
+
+
+def test_direct_forcing_near_the_data_is_teacher_forcing(model: MemoryPackTransformer3DModel) -> None:
+    clips, context = batch(3), None
+    for n in range(3):
+        direct = direct_forcing(model, task(clips, n, context, ALMOST_DATA))
+        teacher = teacher_forcing(model, task(clips, n, flow=ALMOST_DATA))
+        torch.testing.assert_close(direct.loss, teacher.loss, rtol=1e-4, atol=1e-5)
+        context = direct.next_context
+
+
+def test_direct_forcing_carries_no_graph_and_no_growing_state(model: MemoryPackTransformer3DModel) -> None:
+    clips, context, sizes = batch(4), None, []
+    for n in range(4):
+        context = direct_forcing(model, task(clips, n, context)).next_context
+        assert context is not None
+        assert context.memory is not None
+        assert not context.history_BCTHW.requires_grad
+        assert not context.memory.tokens_BND.requires_grad
+        sizes.append(context.history_BCTHW.numel() + context.memory.tokens_BND.numel())
+    assert len(set(sizes)) == 1
+
+
+def test_segments_out_of_order_are_our_mistake(model: MemoryPackTransformer3DModel) -> None:
+    context = direct_forcing(model, task(batch(3), 0)).next_context
+    with pytest.raises(AssertionError, match="chronological"):
+        direct_forcing(model, task(batch(3), 2, context))
+
+
+def test_only_the_last_norm_and_the_output_layer_are_trained(model: MemoryPackTransformer3DModel) -> None:
+    freeze_all_but_head(model)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"norm_out.linear.weight", "norm_out.linear.bias", "proj_out.weight", "proj_out.bias"}
+    lookalikes = [name for name, _ in model.named_parameters() if "proj_out." in name and name not in trained]
+    assert lookalikes, "every single block owns a proj_out of its own"
