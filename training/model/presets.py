@@ -40,6 +40,10 @@ PRESETS = {
     "tiny": Preset(
         num_heads=2, head_dim=16, num_dual_layers=1, num_single_layers=1, num_refiner_layers=1, rope_axes_dim=(4, 6, 6)
     ),
+    # The demo: as wide as `small`, since a narrower model cannot pass a patch of 2 x 2 x 16 numbers on, and half as deep.
+    "demo": Preset(
+        num_heads=4, head_dim=32, num_dual_layers=1, num_single_layers=2, num_refiner_layers=1, rope_axes_dim=(8, 12, 12)
+    ),
     # A study on a laptop; about 3 million parameters.
     "small": Preset(
         num_heads=4, head_dim=32, num_dual_layers=2, num_single_layers=4, num_refiner_layers=1, rope_axes_dim=(8, 12, 12)

@@ -49,7 +49,7 @@ def test_every_preset_is_a_model(name: str, tiny_codec: CodecRecord) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tiny_codec: CodecRecord) -> None:
-    with pytest.raises(ValueError, match=r"'huge'; .* is one of tiny, small"):
+    with pytest.raises(ValueError, match=r"'huge'; .* is one of tiny, demo, small"):
         build_model(ModelConfig(preset="huge"), tiny_codec, device="cpu", seed=0)
 
 
