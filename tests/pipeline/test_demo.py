@@ -1,0 +1,74 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Recipe, load_recipe
+from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
+from pipeline.demo_summary import DemoSummary
+from pipeline.tracking import OFF, Tracking
+from preprocessing.rendering.demo_set import write_film
+from preprocessing.rendering.takes import takes
+from preprocessing.samples import PlannedClip, Split
+
+TINY = (
+    "model.preset=tiny", "train.teacher.steps=2", "train.direct.steps=2", "train.engine.num_workers=1",
+    "train.teacher.global_batch=1", "train.direct.global_batch=1", "train.validation.num_clips=1",
+    "generate.num_inference_steps=2", "clips.max_segments=1",
+)  # fmt: skip
+
+
+def _clip(name: str, split: Split, num_segments: int) -> PlannedClip:
+    return PlannedClip(
+        clip_id=name, source_id=name, group_id=name, uri=name, location="", content_id="", caption="", licence="",
+        split=split, shot_index=0, clip_index=0, start_frame=0, end_frame=1 + 36 * num_segments, start_s=0.0,
+        end_s=1.5 * num_segments, fps=24.0, num_segments=num_segments, height_px=64, width_px=64, scores={},
+    )  # fmt: skip
+
+
+def test_the_video_begins_with_the_longest_clip_that_was_not_trained_on() -> None:
+    clips = [
+        _clip("a", Split.TRAIN, 8),
+        _clip("b", Split.EVAL, 2),
+        _clip("d", Split.EVAL, 4),
+        _clip("c", Split.EVAL, 4),
+    ]
+
+    assert longest_held_out(clips).clip_id == "c"
+
+
+def test_without_a_held_out_clip_the_longest_of_all_serves() -> None:
+    assert longest_held_out([_clip("a", Split.TRAIN, 2), _clip("b", Split.TRAIN, 8)]).clip_id == "b"
+
+
+def test_without_any_clip_the_demo_says_where_the_reasons_are() -> None:
+    with pytest.raises(ValueError, match="report"):
+        longest_held_out([])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
+    """Given two takes, when the demo runs twice, then the second run finds all steps done and gives the same figures."""
+    videos = tmp_path / "own videos"
+    videos.mkdir()
+    for film in takes()[:2]:
+        write_film(film, videos, seed=0)
+    (videos / "broken.mp4").write_text("no video")
+    recipe = load_recipe("demo", TINY)
+
+    first, second = (_demo(videos, tmp_path / "demo", recipe) for _ in range(2))
+
+    assert [step.name for step in first.steps] == ["preprocess", "teacher", "direct", "generate", "evaluate"]
+    assert not any(step.reused for step in first.steps)
+    assert all(step.reused for step in second.steps)
+    assert replace(second, steps=()) == replace(first, steps=())
+    assert first.differences is None
+    assert first.totals.failed == {"undecodable": 1}
+    assert first.totals.kept >= 2
+    assert first.pictures.num_segments == NUM_SEGMENTS
+    assert all(path.is_file() for path in first.files.values())
+
+
+def _demo(videos: Path, out: Path, recipe: Recipe) -> DemoSummary:
+    return run_demo(videos=videos, out=out, recipe=recipe, address=None, tracking=Tracking(uri=OFF, line=None))
