@@ -159,6 +159,13 @@ _DUSK = Shot(
 _SAND = Shot(
     pattern=Pattern.CLOUDS, dark="brown", light="yellow", camera="pans right", things=things_of("blue square up")
 )
+_ROSE = Shot(
+    pattern=Pattern.CHECKS, dark="purple", light="pink", camera="tilts up", things=things_of("white disc left")
+)
+_NIGHT = Shot(pattern=Pattern.CLOUDS, dark="navy", light="white", camera="draws back")
+_MEADOW = Shot(
+    pattern=Pattern.STRIPES, dark="green", light="yellow", camera="pans right", things=things_of("red square left")
+)
 
 _CUT = Splice(joint=Joint.CUT)
 
@@ -166,13 +173,13 @@ _CUT = Splice(joint=Joint.CUT)
 def edited_films() -> tuple[Film, ...]:
     """All films of several shots or with faded ends."""
     return (
-        _edited("cuts_six_shots", SQUARE, _pieces(2, _TEAL, _NAVY, _GREEN, _RED, _PURPLE, _DUSK), [_CUT] * 5),
-        _edited("cuts_five_shots", SQUARE, _pieces(2, _BROWN, _BLUE, _SAND, _RED, _DUSK), [_CUT] * 4),
-        _edited("cuts_at_30_fps", LANDSCAPE_30, _pieces(2, _BROWN, _BLUE, _NAVY, _GREEN, fps=30.0), [_CUT] * 3),
-        _edited("cuts_short_insert", SQUARE, [*_pieces(2, _GREEN), Piece(shot=_BLUE, num_pure=TOO_SHORT_FRAMES), *_pieces(2, _NAVY, _SAND)], [_CUT] * 3),
-        _edited("dissolve_quick", SQUARE, _pieces(2, _NAVY, _TEAL, _PURPLE), [Splice(joint=Joint.DISSOLVE, num_mixed=12)] * 2),
+        _edited("cuts_many_shots", SQUARE, _pieces(2, _TEAL, _NAVY, _GREEN, _RED, _PURPLE, _DUSK, _NIGHT, _ROSE, _SAND, _BROWN, _BLUE, _MEADOW), [_CUT] * 11),
+        _edited("cuts_many_more", SQUARE, _pieces(2, _BROWN, _NIGHT, _RED, _SAND, _NAVY, _BLUE, _DUSK, _MEADOW, _TEAL, _ROSE, _GREEN, _PURPLE), [_CUT] * 11),
+        _edited("cuts_at_30_fps", LANDSCAPE_30, _pieces(2, _BROWN, _BLUE, _NAVY, _GREEN, _ROSE, _MEADOW, _SAND, _NIGHT, fps=30.0), [_CUT] * 7),
+        _edited("cuts_short_insert", SQUARE, [*_pieces(2, _GREEN), Piece(shot=_BLUE, num_pure=TOO_SHORT_FRAMES), *_pieces(2, _NAVY, _SAND, _ROSE)], [_CUT] * 4),
+        _edited("dissolve_quick", SQUARE, _pieces(2, _NAVY, _TEAL, _PURPLE, _MEADOW), [Splice(joint=Joint.DISSOLVE, num_mixed=12)] * 3),
         _edited("dissolve_slow", LANDSCAPE, _pieces(2, _BLUE, _BROWN, _RED), [Splice(joint=Joint.DISSOLVE, num_mixed=24)] * 2),
-        _edited("fade_through_black", SQUARE, _pieces(2, _BROWN, _TEAL, _DUSK), [Splice(joint=Joint.FADE, num_mixed=12)] * 2),
+        _edited("fade_through_black", SQUARE, _pieces(2, _BROWN, _TEAL, _DUSK, _NIGHT), [Splice(joint=Joint.FADE, num_mixed=12)] * 3),
         _faded("fade_at_both_ends", LANDSCAPE, *_pieces(4, _GREEN), num_mixed=18),
     )  # fmt: skip
 
