@@ -133,8 +133,7 @@ class Driver:
             self._ledger.append_missing([source.source_id for source in gone])
         if retry_failed:
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
-            rows = zip(known["source_id"].to_pylist(), known["reason"].to_pylist(), strict=True)
-            pending |= {source_id for source_id, reason in rows if reason in CHILD_DEATHS}
+            pending |= {str(row["source_id"]) for row in known.to_pylist() if row["reason"] in CHILD_DEATHS}
         self._pending = pending & listed
 
     def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
