@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import torch
 from ray._private.worker import get_dashboard_url
@@ -75,6 +76,7 @@ def run_training(
         logger.info("%s stage of %s is finished: %d steps", stage, run_dir, summary.steps)
         on_metrics(job.metrics_log.read())
         return summary
+    _refuse_too_many_workers(job)
     _clean_up(job)
     with _following(job, on_metrics):
         _fit(job)
@@ -85,6 +87,17 @@ def run_training(
 def _absolute(uri: str) -> str:
     """Workers have another working directory."""
     return uri if "://" in uri else str(Path(uri).resolve())
+
+
+def _refuse_too_many_workers(job: StageJob) -> None:
+    """A local Ray does not grow: workers that don't fit would be waited for without end."""
+    engine = job.train.engine
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    if not _is_shared_cluster() and engine.num_workers * engine.cpus_per_worker > cpus:
+        raise ValueError(
+            f"{engine.num_workers} workers with {engine.cpus_per_worker:g} CPUs each on a machine that offers {cpus:g};"
+            f" set train.engine.cpus_per_worker={cpus / engine.num_workers:g}"
+        )
 
 
 def _clean_up(job: StageJob) -> None:

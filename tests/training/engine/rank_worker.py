@@ -32,7 +32,7 @@ MODEL = ModelConfig(preset="tiny", memory=MemoryConfig(width=24, num_heads=2))
 
 
 def clip(i: int, num_segments: int) -> ClipRow:
-    return ClipRow(clip_id=f"clip{i}", shard="a/b", num_segments=num_segments, height_px=64, width_px=64)
+    return ClipRow(clip_id=f"clip{i}", dataset="d", shard="a/b", num_segments=num_segments, height_px=64, width_px=64)
 
 
 def direct_plan() -> list[GlobalStep]:
@@ -124,6 +124,30 @@ def run_case(stage: str, zero_stage: int, dtype: str, out: Path) -> dict[str, ob
     return {"losses": losses}
 
 
+def resume_case(stage: str, zero_stage: int, folder: Path) -> dict[str, object]:
+    """The largest difference in any weight between two steps, and two steps with a checkpoint in between."""
+    config = EngineConfig.model_validate({"num_workers": NUM_RANKS, "zero_stage": zero_stage})
+    first, second = PLANS[stage]()[:2]
+    whole, resumed = module(stage), module(stage)
+    engine = ZeroEngine(whole, config, optimizer())
+    _step(engine, stage, first)
+    folder.mkdir(exist_ok=True)
+    engine.save(folder)
+    dist.barrier()
+    _step(engine, stage, second)
+    again = ZeroEngine(resumed, config, optimizer())
+    again.load(folder)
+    _step(again, stage, second)
+    with engine.whole_parameters(), again.whole_parameters():
+        pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
+        return {"difference": max(float((a - b).abs().max()) for a, b in pairs)}
+
+
+def _step(engine: Engine, stage: str, step: GlobalStep) -> None:
+    train_step(engine, settings(stage), step, batches(step, engine.rank, engine.num_ranks))
+    engine.step(1e-3)
+
+
 def main(rank: int, port: int, out: Path, cases: list[tuple[str, int, str]]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
@@ -132,10 +156,13 @@ def main(rank: int, port: int, out: Path, cases: list[tuple[str, int, str]]) -> 
     dist.init_process_group("gloo")
     results = {}
     for stage, zero_stage, dtype in cases:
+        name, resume = f"{stage}-{zero_stage}-{dtype}", dtype == "resume"
         try:
-            results[f"{stage}-{zero_stage}-{dtype}"] = run_case(stage, zero_stage, dtype, out)
+            results[name] = (
+                resume_case(stage, zero_stage, out / name) if resume else run_case(stage, zero_stage, dtype, out)
+            )
         except ValueError as error:
-            results[f"{stage}-{zero_stage}-{dtype}"] = {"refused": str(error)}
+            results[name] = {"refused": str(error)}
         except Exception:
             traceback.print_exc()
             raise

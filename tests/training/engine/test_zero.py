@@ -90,6 +90,16 @@ def test_two_ranks_in_bf16_lose_no_segment(tmp_path: Path) -> None:
         assert max(largest_error(ours, gradients, step) for step in range(2)) < 0.02
 
 
+@pytest.mark.slow
+def test_a_checkpoint_between_two_steps_changes_no_bit(tmp_path: Path) -> None:
+    # frozen weights are not in the checkpoint: they are those that the engine began with
+    cases = [(stage, zero_stage) for stage in ("teacher", "even") for zero_stage in (0, 1, 2, 3)]
+    results = run_two_ranks(tmp_path, [(*case, "resume") for case in cases])
+    assert {name: result["difference"] for name, result in results.items()} == {
+        f"{stage}-{zero_stage}-resume": 0.0 for stage, zero_stage in cases
+    }
+
+
 def test_zero_3_with_unequal_numbers_of_segments_is_refused_before_it_hangs() -> None:
     with pytest.raises(ValueError, match=r"\[3, 5\]"):
         refuse_unsafe(3, (3, 5))
