@@ -127,7 +127,9 @@ def _read(name_or_path: str) -> dict[str, object]:
     elif name_or_path in recipe_names():
         text = (_recipes() / f"{name_or_path}.yaml").read_text()
     else:
-        raise RecipeError(f"there is no recipe {name_or_path!r}{_nearest(name_or_path, recipe_names())}; a file ends in .yaml")
+        raise RecipeError(
+            f"there is no recipe {name_or_path!r}{_nearest(name_or_path, recipe_names())}; a file ends in .yaml"
+        )
     return _parse_yaml(text, name_or_path)
 
 

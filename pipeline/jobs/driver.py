@@ -11,10 +11,6 @@ from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
 
-from preprocessing.candidates import candidates
-from preprocessing.decide import decide
-from preprocessing.encode import encode_fingerprint
-
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import ray_cluster, run_bounded
 from pipeline.jobs.encode import encode_tasks, fetch_codec_record
@@ -23,7 +19,10 @@ from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
 from preprocessing import candidates as candidates_step
 from preprocessing import decide as decide_step
+from preprocessing.candidates import candidates
 from preprocessing.dataset import Dataset, manifest_table
+from preprocessing.decide import decide
+from preprocessing.encode import encode_fingerprint
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.reasons import Reason
 from preprocessing.report import DatasetSummary, summarize, write_report

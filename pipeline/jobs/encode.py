@@ -7,7 +7,6 @@ from tempfile import gettempdir
 from typing import Any
 
 import ray
-from preprocessing.encode import encode_shard
 
 from pipeline.config import Recipe
 from pipeline.jobs.cluster import Task
@@ -15,6 +14,7 @@ from pipeline.progress import Meter
 from preprocessing.codecs.base import Codec
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, ScanConfig
+from preprocessing.encode import encode_shard
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import CodecRecord, PlannedShard, ShardRecord
 from preprocessing.storage import Storage, open_storage
