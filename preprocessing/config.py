@@ -101,7 +101,7 @@ class DecideConfig(Settings):
     """More is `too_fast`."""
     min_active_share: Share = 0.3
     """Share of moments that must move; less is `static`."""
-    min_steadiness: Share = 0.15
+    min_steadiness: Share = 0.2
     """Way of the camera over half a second, as a share of the way it ran; less is `shaky` (notes 6a: shake 0.07, motion near 1)."""
     max_black_share: Share = 0.5
     """Share of frames darker than `clips.black_luma`; more is `black`."""

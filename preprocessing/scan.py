@@ -103,7 +103,7 @@ def _measure(stream: FrameStream, probed: Probe, settings: ScanSettings) -> Iter
     thumbnails: list[Thumbnail] = []
     for frame in stream:
         gray_HW = np.asarray(cv2.cvtColor(frame.rgb_HWC, cv2.COLOR_RGB2GRAY), np.uint8)
-        detector.add(frame.rgb_HWC, gray_HW)
+        detector.add(frame.rgb_HWC)
         motion.add(frame.timestamp_s, gray_HW)
         timestamps_s.append(frame.timestamp_s)
         luma.append(float(gray_HW.mean()))

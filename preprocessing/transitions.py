@@ -1,4 +1,7 @@
-"""Where one shot becomes the next. Home of PySceneDetect, which proposes cuts; a comparison of pictures refuses flashes.
+"""Where one shot becomes the next. Home of PySceneDetect.
+
+Its detector proposes cuts, a comparison of pictures refuses flashes, and dissolves and fades, which it does not see, come from
+`dissolves` and `fades`.
 
 Frames are counted by us: a cut is the index of the first frame of the new shot.
 """
@@ -12,17 +15,21 @@ from scenedetect.common import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from preprocessing.config import TransitionsConfig
+from preprocessing.dissolves import DissolveDetector
+from preprocessing.fades import Fade, find_fades
+from preprocessing.likeness import SmallPicture, likeness, small_picture
 from preprocessing.samples import Transition, TransitionKind
 
-VERSION = 1
+VERSION = 2
 
-_SMALL = (48, 27)
 _ANY_RATE = 25.0
 """PySceneDetect wants time codes; ours count frames, and every setting of its detector is in frames."""
+_FADE_SCORE = 1.0
+"""Score of a fade: its end is a picture of one colour."""
 
 
 class TransitionDetector:
-    """Takes every frame in order and finds the transitions between them, with a bounded memory."""
+    """Takes every frame in order and finds the transitions between them; of pictures it holds a bounded number."""
 
     def __init__(self, settings: TransitionsConfig) -> None:
         """Start before the first frame."""
@@ -33,47 +40,65 @@ class TransitionDetector:
             window_width=settings.window_width,
             min_scene_len=settings.min_shot_frames,
         )
+        self._dissolves = DissolveDetector()
         self._num_frames = 0
-        self._pictures: deque[tuple[int, NDArray[np.float32]]] = deque(
+        self._pictures: deque[tuple[int, SmallPicture]] = deque(
             maxlen=2 * settings.max_flash_frames + settings.window_width + 3
         )
         self._proposed: list[int] = []
-        self._found: list[Transition] = []
+        self._cuts: list[Transition] = []
+        self._contrast: list[float] = []
+        self._luma: list[float] = []
 
-    def add(self, rgb_HWC: NDArray[np.uint8], gray_HW: NDArray[np.uint8]) -> None:
+    def add(self, rgb_HWC: NDArray[np.uint8]) -> None:
         """The next frame, at analysis size."""
         timecode = FrameTimecode(self._num_frames, _ANY_RATE)
         cuts = self._proposer.process_frame(timecode, cv2.cvtColor(rgb_HWC, cv2.COLOR_RGB2BGR))
         self._proposed += [cut.frame_num for cut in cuts]
-        self._pictures.append((self._num_frames, _standardised(gray_HW)))
+        picture = small_picture(rgb_HWC)
+        self._pictures.append((self._num_frames, picture))
+        self._dissolves.add(picture)
+        self._luma.append(float(picture.rgb_HW3.mean()))
+        self._contrast.append(picture.contrast)
         self._num_frames += 1
         while self._proposed and self._proposed[0] + self._settings.max_flash_frames < self._num_frames:
             self._certify(self._proposed.pop(0))
 
     def result(self) -> tuple[Transition, ...]:
-        """The transitions, in order. Call once, after the last frame."""
+        """The transitions, in order, not overlapping. Call once, after the last frame."""
         for cut in self._proposed:
             self._certify(cut)
-        return tuple(self._found)
+        fades = find_fades(np.array(self._contrast), np.array(self._luma))
+        gradual = [
+            _gradual(fade.start_frame, fade.end_frame, _FADE_SCORE) for fade in fades if not self._is_flash(fade)
+        ]
+        for found in self._dissolves.result():
+            change = _gradual(found.start_frame, min(found.end_frame, self._num_frames), found.score)
+            if not any(_touch(change, other) for other in gradual):
+                gradual.append(change)
+        cuts = [cut for cut in self._cuts if not any(_touch(cut, change) for change in gradual)]
+        return tuple(sorted([*cuts, *gradual], key=lambda transition: transition.start_frame))
 
     def _certify(self, cut: int) -> None:
         """Keep a proposed cut unless the picture before it comes back, or the picture after it was there before."""
         span = self._settings.max_flash_frames
-        before = [small for index, small in self._pictures if cut - 1 - span <= index < cut]
-        after = [small for index, small in self._pictures if cut <= index <= cut + span]
-        likeness = max(_correlation(before[-1], later) for later in after)
-        likeness = max(likeness, *(_correlation(earlier, after[0]) for earlier in before))
-        if likeness < self._settings.same_picture:
-            score = round(1 - max(0.0, likeness), 4)
-            self._found.append(Transition(kind=TransitionKind.CUT, start_frame=cut, end_frame=cut, score=score))
+        before = [picture for index, picture in self._pictures if cut - 1 - span <= index < cut]
+        after = [picture for index, picture in self._pictures if cut <= index <= cut + span]
+        alike = max(likeness(before[-1], later) for later in after)
+        alike = max(alike, *(likeness(earlier, after[0]) for earlier in before))
+        if alike < self._settings.same_picture:
+            score = round(1 - max(0.0, alike), 4)
+            self._cuts.append(Transition(kind=TransitionKind.CUT, start_frame=cut, end_frame=cut, score=score))
+
+    def _is_flash(self, fade: Fade) -> bool:
+        inside = fade.start_frame > 0 and fade.end_frame < self._num_frames
+        return inside and fade.end_frame - fade.start_frame <= self._settings.max_flash_frames
 
 
-def _standardised(gray_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A small picture of mean 0 and length 1; a flat one has length 0."""
-    small = cv2.resize(gray_HW, _SMALL, interpolation=cv2.INTER_AREA).astype(np.float32)
-    small -= small.mean()
-    return small / max(float(np.linalg.norm(small)), 1.0)
+def _gradual(start_frame: int, end_frame: int, score: float) -> Transition:
+    return Transition(kind=TransitionKind.GRADUAL, start_frame=start_frame, end_frame=end_frame, score=score)
 
 
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float((a * b).sum())
+def _touch(first: Transition, second: Transition) -> bool:
+    """Whether no frame lies between them."""
+    return first.start_frame <= second.end_frame and second.start_frame <= first.end_frame
