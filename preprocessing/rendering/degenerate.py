@@ -26,7 +26,7 @@ SLIDE_FRAMES = 60
 
 NUM_SLIDES = 4
 
-STILL = Shot(pattern=Pattern.MOSAIC, dark="blue", light="orange", camera="stands still")
+STILL = Shot(pattern=Pattern.MOSAIC, dark="blue", light="orange", camera="stands still", things=())
 MOVING = Shot(
     pattern=Pattern.PATCHES, dark="purple", light="white", camera="pans right", things=things_of("red disc left")
 )
@@ -63,7 +63,10 @@ def shaken_still(rng: np.random.Generator) -> Frames:
 def slideshow(rng: np.random.Generator) -> Frames:
     """Four pictures after each other."""
     colours = (("teal", "yellow"), ("navy", "pink"), ("green", "white"), ("brown", "orange"))
-    slides = [Shot(pattern=Pattern.PATCHES, dark=dark, light=light, camera="stands still") for dark, light in colours]
+    slides = [
+        Shot(pattern=Pattern.PATCHES, dark=dark, light=light, camera="stands still", things=())
+        for dark, light in colours
+    ]
     return np.concatenate([hold(shot_frames(slide, rng, 1, SQUARE)[0], SLIDE_FRAMES) for slide in slides])
 
 

@@ -139,16 +139,30 @@ def _faded(name: str, form: Format, piece: Piece, num_mixed: int) -> Film:
 _TEAL = Shot(
     pattern=Pattern.CLOUDS, dark="teal", light="yellow", camera="pans left", things=things_of("red disc right")
 )
-_NAVY = Shot(pattern=Pattern.STRIPES, dark="navy", light="pink", camera="tilts up")
+_NAVY = Shot(
+    pattern=Pattern.STRIPES, dark="navy", light="pink", camera="tilts up", things=things_of("green disc right")
+)
 _GREEN = Shot(
     pattern=Pattern.PATCHES, dark="green", light="white", camera="pans right", things=things_of("purple square down")
 )
-_BROWN = Shot(pattern=Pattern.CHECKS, dark="brown", light="orange", camera="drifts down and right")
+_BROWN = Shot(
+    pattern=Pattern.CHECKS,
+    dark="brown",
+    light="orange",
+    camera="drifts down and right",
+    things=things_of("white square left"),
+)
 _BLUE = Shot(
     pattern=Pattern.CLOUDS, dark="blue", light="pink", camera="comes closer", things=things_of("yellow diamond left")
 )
 _RED = Shot(pattern=Pattern.STRIPES, dark="red", light="yellow", camera="pans left", things=things_of("navy disc down"))
-_PURPLE = Shot(pattern=Pattern.CLOUDS, dark="purple", light="white", camera="tilts down")
+_PURPLE = Shot(
+    pattern=Pattern.CLOUDS,
+    dark="purple",
+    light="white",
+    camera="tilts down",
+    things=things_of("orange diamond diagonally"),
+)
 _DUSK = Shot(
     pattern=Pattern.PATCHES,
     dark="navy",
@@ -162,7 +176,9 @@ _SAND = Shot(
 _ROSE = Shot(
     pattern=Pattern.CHECKS, dark="purple", light="pink", camera="tilts up", things=things_of("white disc left")
 )
-_NIGHT = Shot(pattern=Pattern.CLOUDS, dark="navy", light="white", camera="draws back")
+_NIGHT = Shot(
+    pattern=Pattern.CLOUDS, dark="navy", light="white", camera="draws back", things=things_of("red disc left")
+)
 _MEADOW = Shot(
     pattern=Pattern.STRIPES, dark="green", light="yellow", camera="pans right", things=things_of("red square left")
 )

@@ -47,13 +47,17 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A shot in words: colours of `COLOURS`, a move of `CAMERA_MOVES`, directions of `DIRECTIONS`."""
+    """A shot in words: colours of `COLOURS`, a move of `CAMERA_MOVES`, directions of `DIRECTIONS`.
+
+    Every moving shot has a thing with a sharp edge: smooth texture under a pan alone is close to a mixture of its first
+    and last picture, as a dissolve is.
+    """
 
     pattern: Pattern
     dark: str
     light: str
     camera: str
-    things: tuple[Thing, ...] = ()
+    things: tuple[Thing, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from preprocessing.rendering.shots import Shot
 from preprocessing.rendering.textures import Pattern
 from preprocessing.samples import Transition, TransitionKind
 
-SHOT = Shot(pattern=Pattern.CLOUDS, dark="navy", light="white", camera="stands still")
+SHOT = Shot(pattern=Pattern.CLOUDS, dark="navy", light="white", camera="stands still", things=())
 
 
 def test_transitions_and_shots_fill_the_film() -> None:
