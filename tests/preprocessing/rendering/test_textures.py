@@ -3,7 +3,6 @@ import pytest
 
 from preprocessing.rendering.textures import COLOURS, TILE_PX, Pattern, texture
 
-
 SMOOTH = [pattern for pattern in Pattern if pattern is not Pattern.MOSAIC]
 
 
