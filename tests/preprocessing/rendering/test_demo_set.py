@@ -1,16 +1,23 @@
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import av
 import pytest
 
+from preprocessing.candidates import candidates
+from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, SourcesConfig, TransitionsConfig
+from preprocessing.decide import decide
+from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
 from preprocessing.rendering.degenerate import degenerate_films
 from preprocessing.rendering.demo_set import TRUTH_FILE, demo_films, render_demo, write_film
 from preprocessing.rendering.films import Film
 from preprocessing.rendering.takes import takes
-from preprocessing.rendering.truth import Truth
-from preprocessing.samples import FRAMES_PER_SEGMENT
+from preprocessing.rendering.truth import Outcome, Truth, differences
+from preprocessing.samples import FRAMES_PER_SEGMENT, SourceScan
+from preprocessing.scan import ScanSettings, scan_source
+from preprocessing.sources import find_sources
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,36 @@ def test_broken_files_do_not_decode(demo: tuple[Path, tuple[Truth, ...]]) -> Non
     for name in broken:
         with pytest.raises(av.error.FFmpegError):
             _decoded(folder / name)
+
+
+@pytest.mark.slow
+def test_every_video_is_decided_as_its_truth_has_it(demo: tuple[Path, tuple[Truth, ...]]) -> None:
+    folder, truths = demo
+    settings = ScanSettings(scan=ScanConfig(), transitions=TransitionsConfig(), motion=MotionConfig())
+
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=3072) as worker:
+        sources = find_sources([str(folder)], SourcesConfig(), limit=None).sources
+        outcomes = [_outcome(scan_source(source, settings, worker)) for source in sources]
+
+    assert differences(truths, outcomes) == ()
+
+
+def _outcome(scan: SourceScan) -> Outcome:
+    name = Path(scan.source.uri).name
+    if scan.probe is None or scan.signals is None:
+        return Outcome(file=name, failed_for=scan.reasons[0], kept=0, dropped={})
+    found = candidates(
+        source_id=scan.source.source_id,
+        num_frames=scan.num_frames,
+        height_px=scan.probe.height_px,
+        width_px=scan.probe.width_px,
+        transitions=scan.transitions,
+        signals=scan.signals,
+        clips=ClipsConfig(max_segments=8),
+    )
+    reasons = [decide(candidate, DecideConfig()).reasons for candidate in found]
+    dropped = Counter(first for first, *_ in filter(None, reasons))
+    return Outcome(file=name, failed_for=None, kept=reasons.count(()), dropped=dict(dropped))
 
 
 @pytest.mark.slow
