@@ -4,6 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+_MIN_SIDE_PX = 32
+"""A patch at the finest level that the preset uses. With smaller pictures OpenCV 5.0 reads beyond them, and the process dies."""
+
 
 class LowResolutionFlow:
     """DIS flow (Kroeger et al., arXiv 1603.03590) with its `fast` preset; holds the work space of one picture size."""
@@ -13,8 +16,17 @@ class LowResolutionFlow:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def __call__(self, earlier_HW: NDArray[np.uint8], later_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Where each pixel of the earlier picture went: (H, W, 2), x and y, in pixels.
+        """Where each pixel of the earlier picture went: (H, W, 2), x and y, in pixels."""
+        height, width = earlier_HW.shape
+        earlier, later = _padded(earlier_HW), _padded(later_HW)
+        flow_HW2 = np.asarray(self._dis.calc(earlier, later, np.empty(0, np.float32)), np.float32)
+        return flow_HW2[:height, :width]
 
-        Both sides must be at least 12 pixels long.
-        """
-        return np.asarray(self._dis.calc(earlier_HW, later_HW, np.empty(0, np.float32)), np.float32)
+
+def _padded(gray_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with its last row and column repeated up to the smallest side that is safe."""
+    height, width = gray_HW.shape
+    below, right = max(0, _MIN_SIDE_PX - height), max(0, _MIN_SIDE_PX - width)
+    if not below and not right:
+        return np.ascontiguousarray(gray_HW)
+    return np.asarray(cv2.copyMakeBorder(gray_HW, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from errno import EAGAIN, ENOMEM
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -253,7 +254,8 @@ def _run(connection: Connection, function: Callable[..., Iterator[object]], args
 
 
 def _described(error: Exception) -> tuple[int, object]:
-    if "Insufficient memory" in str(error):  # OpenCV's words for a failed allocation
+    # OpenCV's words for a failed allocation; what a decoder gets that cannot start a thread for want of address space
+    if "Insufficient memory" in str(error) or (isinstance(error, OSError) and error.errno in (EAGAIN, ENOMEM)):
         return _NO_MEMORY, str(error)
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes

@@ -24,7 +24,7 @@ from preprocessing.video_io.read import read_frames, read_frames_without_decord
 VERSION = 1
 
 _MIN_SIDE_PX = 16
-"""The flow needs 12; a picture this narrow is no picture, and gets its reason later."""
+"""A narrower picture is no picture; it gets its reason later."""
 _FRAMES_A_SIGN = 16
 _JPEG_QUALITY = 80
 

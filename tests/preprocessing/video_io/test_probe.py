@@ -5,7 +5,7 @@ from PIL import Image
 
 from preprocessing.reasons import Reason
 from preprocessing.video_io.probe import UnreadableVideo, probe
-from tests.preprocessing.video_io.conftest import shared_video
+from tests.preprocessing.shared_videos import shared_video
 
 
 @pytest.mark.parametrize(

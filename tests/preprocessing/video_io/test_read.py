@@ -10,7 +10,7 @@ from preprocessing.video_io.probe import UnreadableVideo, probe
 from preprocessing.video_io.read import read_clip, read_frames, read_frames_without_decord
 from preprocessing.video_io.timeline import grid_frames
 from preprocessing.video_io.write import Mp4Writer
-from tests.preprocessing.video_io.conftest import shared_video
+from tests.preprocessing.shared_videos import shared_video
 
 HAS_DECORD = pytest.importorskip("decord", reason="decord has no wheel here") is not None
 

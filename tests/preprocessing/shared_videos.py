@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
+VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 
 
 def shared_video(name: str) -> Path:

@@ -1,0 +1,157 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessing.candidates import candidates
+from preprocessing.config import ClipsConfig
+from preprocessing.motion import SERIES
+from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition, TransitionKind
+from preprocessing.video_io.timeline import grid_frames
+
+
+def signals_of(timestamps_s: np.ndarray, **series: float) -> Signals:
+    motion_times_s = np.arange(0.5, timestamps_s[-1], 0.25)
+    values = {name: np.full(len(motion_times_s), series.get(name, 5.0), np.float32) for name in SERIES}
+    values["span_s"] = np.full(len(motion_times_s), 0.5, np.float32)
+    return Signals(
+        timestamps_s=timestamps_s,
+        luma=np.full(len(timestamps_s), 100.0, np.float32),
+        motion_times_s=motion_times_s,
+        motion=values,
+    )
+
+
+def cut(frame: int) -> Transition:
+    return Transition(kind=TransitionKind.CUT, start_frame=frame, end_frame=frame, score=1.0)
+
+
+def gradual(start: int, end: int) -> Transition:
+    return Transition(kind=TransitionKind.GRADUAL, start_frame=start, end_frame=end, score=1.0)
+
+
+def found(timestamps_s: np.ndarray, transitions: list[Transition], clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
+    return candidates(
+        source_id="abc",
+        num_frames=len(timestamps_s),
+        height_px=90,
+        width_px=160,
+        transitions=transitions,
+        signals=signals_of(timestamps_s),
+        clips=clips,
+    )
+
+
+@st.composite
+def films(draw: st.DrawFn) -> tuple[np.ndarray, list[Transition]]:
+    """A film of uneven frame times with cuts and gradual changes."""
+    num_frames = draw(st.integers(1, 700))
+    steps = np.array(draw(st.lists(st.floats(0.01, 0.12), min_size=1, max_size=8)))
+    times = np.concatenate([[0.0], np.cumsum(np.resize(steps, num_frames))])[:num_frames]
+    ends = sorted(draw(st.sets(st.integers(1, num_frames), max_size=8)))
+    transitions, last = [], 0
+    for end in ends:
+        start = draw(st.integers(last, end))
+        transitions.append(cut(end) if start == end or draw(st.booleans()) else gradual(start, end))
+        last = end
+    return times, transitions
+
+
+@given(films(), st.sampled_from([8.0, 12.0, 24.0, 30.0]), st.integers(1, 6), st.sampled_from([0.0, 0.3]))
+def test_clips_lie_in_shots_on_the_grid_one_after_the_other(
+    film: tuple[np.ndarray, list[Transition]], fps: float, max_segments: int, guard_s: float
+) -> None:
+    times, transitions = film
+    rows = found(times, transitions, ClipsConfig(fps=fps, max_segments=max_segments, guard_s=guard_s))
+    for row in rows:
+        assert not any(t.start_frame < row.end_frame and row.start_frame < t.end_frame for t in transitions)
+        assert not any(row.start_frame < t.start_frame < row.end_frame for t in transitions)
+        assert row.scores["transitions"] == 0
+        if row.num_segments:
+            grid = grid_frames(times, row.start_frame, fps, FRAMES_PER_SEGMENT * row.num_segments + 2)
+            assert grid[-1] == row.end_frame <= len(times)
+            assert row.num_segments <= max_segments
+    for first, second in pairwise(rows):
+        assert first.shot_index <= second.shot_index
+        if first.shot_index == second.shot_index:
+            assert second.start_frame == first.end_frame
+            assert second.clip_index == first.clip_index + 1
+    assert len({row.clip_id for row in rows}) == len(rows)
+
+
+@given(films())
+def test_every_shot_has_a_row(film: tuple[np.ndarray, list[Transition]]) -> None:
+    times, transitions = film
+    shots = {row.shot_index for row in found(times, transitions, ClipsConfig())}
+    mixed = np.zeros(len(times), bool)
+    for transition in transitions:
+        mixed[transition.start_frame : transition.end_frame] = True
+    starts = [
+        i
+        for i in range(len(times))
+        if not mixed[i] and (i == 0 or mixed[i - 1] or any(t.end_frame == i for t in transitions))
+    ]
+    assert shots == set(range(len(starts)))
+
+
+def test_known_clips_at_24_fps() -> None:
+    rows = found(np.arange(240) / 24, [cut(30), gradual(120, 132)], ClipsConfig(max_segments=1))
+    assert [(row.shot_index, row.clip_index, row.start_frame, row.end_frame, row.num_segments) for row in rows] == [
+        (0, 0, 0, 30, 0),
+        (1, 0, 30, 67, 1),
+        (1, 1, 67, 104, 1),
+        (2, 0, 132, 169, 1),
+        (2, 1, 169, 206, 1),
+    ]
+    assert rows[1].start_s == pytest.approx(30 / 24)
+    assert rows[1].end_s == pytest.approx(67 / 24)
+
+
+def test_37_frames_at_24_fps_are_one_segment_and_36_are_none() -> None:
+    assert [row.num_segments for row in found(np.arange(37) / 24, [], ClipsConfig())] == [1]
+    assert [row.num_segments for row in found(np.arange(36) / 24, [], ClipsConfig())] == [0]
+
+
+def test_guard_bands_lie_at_transitions_only() -> None:
+    (first, second) = found(np.arange(240) / 24, [cut(120)], ClipsConfig(guard_s=0.5))
+    assert first.start_frame == 0
+    assert first.end_frame == 109
+    assert second.start_frame == 132
+
+
+def test_policies() -> None:
+    times, cuts = np.arange(300) / 24, [cut(100)]
+    (dropped,) = found(times, cuts, ClipsConfig(policy="drop"))
+    assert (dropped.start_frame, dropped.end_frame, dropped.scores["transitions"]) == (0, 300, 1.0)
+    (longest,) = found(times, cuts, ClipsConfig(policy="longest"))
+    assert (longest.shot_index, longest.start_frame) == (1, 100)
+
+
+def test_a_clip_keeps_its_id_when_other_settings_leave_it_as_it_is() -> None:
+    times = np.arange(300) / 24
+    ids = {row.start_frame: row.clip_id for row in found(times, [cut(100)], ClipsConfig())}
+    again = {row.start_frame: row.clip_id for row in found(times, [cut(100), cut(290)], ClipsConfig(guard_s=0.0))}
+    assert ids[0] == again[0]
+    assert all(character in "abcdefghijklmnopqrstuvwxyz0123456789_-" for character in "".join(ids.values()))
+
+
+def test_scores_of_a_shot_do_not_see_its_neighbours() -> None:
+    times = np.arange(480) / 24
+    signals = signals_of(times)
+    moving = signals.motion_times_s > 10.4  # the first half stands still; the flow over the cut is wild
+    for name in ("short_p95", "long_p95"):
+        signals.motion[name][:] = np.where(moving, 8.0, 0.0)
+        signals.motion[name][(signals.motion_times_s > 10) & ~moving] = 99.0
+    still, lively = candidates(
+        source_id="abc",
+        num_frames=480,
+        height_px=90,
+        width_px=160,
+        transitions=[cut(240)],
+        signals=signals,
+        clips=ClipsConfig(),
+    )
+    assert (still.scores["dynamism"], still.scores["active_share"]) == (0.0, 0.0)
+    assert (lively.scores["dynamism"], lively.scores["active_share"]) == (8.0, 1.0)

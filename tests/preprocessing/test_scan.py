@@ -1,0 +1,173 @@
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from preprocessing.candidates import candidates
+from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
+from preprocessing.decide import decide
+from preprocessing.isolation import IsolatedWorker
+from preprocessing.reasons import Reason
+from preprocessing.samples import Decision, Source, SourceScan, Verdict
+from preprocessing.scan import ScanSettings, scan_source
+from preprocessing.video_io.write import Mp4Writer
+from tests.preprocessing.shared_videos import VIDEOS, shared_video
+
+SETTINGS = ScanSettings(scan=ScanConfig(), transitions=TransitionsConfig(), motion=MotionConfig())
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[IsolatedWorker]:
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as worker:
+        yield worker
+
+
+def source_at(path: Path) -> Source:
+    return Source(source_id="a1", group_id="a1", uri=path.name, location=str(path), content_id="1")
+
+
+def decided(scan: SourceScan) -> list[Decision]:
+    assert scan.probe is not None
+    assert scan.signals is not None
+    found = candidates(
+        source_id="a1",
+        num_frames=scan.num_frames,
+        height_px=scan.probe.height_px,
+        width_px=scan.probe.width_px,
+        transitions=scan.transitions,
+        signals=scan.signals,
+        clips=ClipsConfig(),
+    )
+    return [decide(candidate, DecideConfig()) for candidate in found]
+
+
+def test_one_pass_measures_everything(worker: IsolatedWorker) -> None:
+    scan = scan_source(source_at(shared_video("nasa_multistream.mp4")), SETTINGS, worker)
+    assert (scan.ok, scan.reasons, scan.num_frames, scan.decoder) == (True, (), 325, "pyav")
+    assert scan.signals is not None
+    assert scan.signals.timestamps_s.shape == scan.signals.luma.shape == (325,)
+    assert (np.diff(scan.signals.timestamps_s) > 0).all()
+    assert [transition.kind for transition in scan.transitions] == ["gradual", "cut"]
+    assert scan.transitions[1].start_frame == 202
+    assert [thumbnail.frame for thumbnail in scan.thumbnails] == list(range(0, 325, 25))
+    assert all(thumbnail.jpeg.startswith(b"\xff\xd8") for thumbnail in scan.thumbnails)
+
+
+def test_scanning_twice_gives_the_same(worker: IsolatedWorker) -> None:
+    first, second = (scan_source(source_at(shared_video("edge_one_second.mp4")), SETTINGS, worker) for _ in range(2))
+    assert first.signals is not None
+    assert second.signals is not None
+    assert first.transitions == second.transitions
+    assert first.thumbnails == second.thumbnails
+    for name, values in first.signals.motion.items():
+        assert np.array_equal(values, second.signals.motion[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("edge_zero_bytes.mp4", Reason.UNDECODABLE),
+        ("edge_header_only.mp4", Reason.UNDECODABLE),
+        ("edge_audio_only.mp4", Reason.NO_VIDEO_STREAM),
+        ("not_there.mp4", Reason.MISSING),
+    ],
+)
+def test_a_bad_file_is_a_failed_scan_with_its_reason(worker: IsolatedWorker, name: str, reason: Reason) -> None:
+    scan = scan_source(source_at(shared_video(name)), SETTINGS, worker)
+    assert (scan.ok, scan.reasons, scan.num_frames) == (False, (reason,), 0)
+    assert scan.message
+
+
+@pytest.mark.parametrize("name", ["edge_trunc60_moov_first.mp4", "up_corrupted_midway.mp4"])
+def test_a_usable_beginning_is_ok_and_truncated_and_never_static(worker: IsolatedWorker, name: str) -> None:
+    scan = scan_source(source_at(shared_video(name)), SETTINGS, worker)
+    assert (scan.ok, scan.reasons) == (True, (Reason.TRUNCATED,))
+    assert scan.num_frames > 0
+    assert not any(Reason.STATIC in decision.reasons for decision in decided(scan))
+
+
+def test_odd_names_are_names(worker: IsolatedWorker) -> None:
+    for name in ("-edge_leading_dash.mp4", "edge клип 视频 № 1 (copy) 100%.mp4"):
+        assert scan_source(source_at(shared_video(name)), SETTINGS, worker).num_frames == 120
+
+
+def declare_more_frames(path: Path, extra: int) -> None:
+    """Rewrite the sample tables of an mp4 so that they promise frames behind the end of the file (decord #373)."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stsz") + 4
+    flags, size, count = struct.unpack_from(">III", data, at)
+    assert (flags, size) == (0, 0)
+    sizes = struct.unpack_from(f">{count}I", data, at + 12)
+    struct.pack_into(">III", data, at, 0, max(sizes), count + extra)
+    start = data.index(b"stts") + 4
+    entries, _, step = struct.unpack_from(">III", data, start + 4)
+    assert entries == 1
+    struct.pack_into(">II", data, start + 8, count + extra, step)
+    path.write_bytes(data)
+
+
+def test_more_frames_declared_than_there_are_neither_hang_nor_repeat(tmp_path: Path, worker: IsolatedWorker) -> None:
+    path = tmp_path / "liar.mp4"
+    shutil.copy(shared_video("edge_one_second.mp4"), path)
+    declare_more_frames(path, 200)
+    scan = scan_source(source_at(path), SETTINGS, worker)
+    assert scan.num_frames <= 30
+    assert Reason.TRUNCATED in scan.reasons or not scan.ok
+
+
+def test_a_file_that_kills_its_decoder_is_tried_and_given_up(tmp_path: Path) -> None:
+    write_film(tmp_path / "a.mp4", 30)
+    settings = ScanSettings(scan=ScanConfig(max_attempts=2), transitions=TransitionsConfig(), motion=MotionConfig())
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=8) as cramped:
+        scan = scan_source(source_at(tmp_path / "a.mp4"), settings, cramped)
+    assert (scan.ok, scan.reasons) == (False, (Reason.OUT_OF_MEMORY,))
+    assert scan.message.endswith("2 times")
+
+
+def write_film(path: Path, num_frames: int) -> None:
+    with Mp4Writer(path, fps=24, width_px=128, height_px=96) as writer:
+        for k in range(num_frames):
+            writer.write(np.full((96, 128, 3), k, np.uint8))
+
+
+def test_a_very_narrow_picture_has_a_row(tmp_path: Path, worker: IsolatedWorker) -> None:
+    with Mp4Writer(tmp_path / "a.mp4", fps=24, width_px=640, height_px=16) as writer:
+        for _ in range(48):
+            writer.write(np.zeros((16, 640, 3), np.uint8))
+    scan = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, worker)
+    assert [decision.reasons[0] for decision in decided(scan)] == [Reason.TOO_SMALL]
+
+
+@pytest.mark.slow
+def test_every_shared_video_gets_the_row_that_its_manifest_says(tmp_path: Path, worker: IsolatedWorker) -> None:
+    shared_video("manifest.jsonl")
+    manifest = [json.loads(line) for line in (VIDEOS / "manifest.jsonl").read_text("utf-8").splitlines()]
+    predictions = []
+    for row in manifest:
+        scan = scan_source(source_at(VIDEOS / row["file"]), SETTINGS, worker)
+        assert scan.ok == (row["decode"] != "none"), row["file"]
+        assert (Reason.TRUNCATED in scan.reasons) == (row["decode"] == "partial"), row["file"]
+        assert not scan.ok or scan.num_frames == row["frames"], row["file"]
+        if scan.ok:
+            verdicts = {decision.verdict for decision in decided(scan)}
+            assert row["filter"] != "keep" or verdicts == {Verdict.KEEP}, row["file"]
+            assert row["motion"] != "static" or verdicts == {Verdict.DROP}, row["file"]
+            predictions += [
+                {"uri": row["file"], "kind": t.kind, "start_frame": t.start_frame, "end_frame": t.end_frame}
+                for t in scan.transitions
+            ]
+    (tmp_path / "found.json").write_text(json.dumps(predictions), "utf-8")
+    command = [sys.executable, VIDEOS / "score_cuts.py", VIDEOS / "manifest.jsonl", tmp_path / "found.json"]
+    hard, with_gradual = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-2:]
+    assert f1(hard) >= 0.95
+    assert f1(with_gradual) >= 0.96
+
+
+def f1(line: str) -> float:
+    return float(line.split("'F1': ")[1].split(",")[0])
