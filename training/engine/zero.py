@@ -7,7 +7,7 @@ hang ZeRO-3; an unset `gradient_clipping` clips at 1.0; the CPU backend compiles
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,11 +145,9 @@ class ZeroEngine:
 
 def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: OptimizerConfig) -> Any:  # noqa: ANN401
     deepspeed = _import_deepspeed()
-    # asked whether our AdamW is its Muon, DeepSpeed compiles Muon to find out, which takes seconds; ZeRO-3 insists
-    with nullcontext() if engine.zero_stage == 3 else _absent("deepspeed.runtime.zero.muon.muon_optimizer"):
-        wrapped, *_ = deepspeed.initialize(
-            model=module, optimizer=make_optimizer(module, optimizer), config=_deepspeed_config(engine, optimizer)
-        )
+    wrapped, *_ = deepspeed.initialize(
+        model=module, optimizer=make_optimizer(module, optimizer), config=_deepspeed_config(engine, optimizer)
+    )
     return wrapped
 
 
@@ -165,13 +163,30 @@ def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig) -> dict[
 
 
 def _import_deepspeed() -> Any:  # noqa: ANN401 - an untyped library
-    """DeepSpeed without what it would start or compile: its autotuner's MLflow, and a C++ extension for gloo."""
+    """DeepSpeed without what it would start or compile and we don't use: seconds on every rank.
+
+    That is its autotuner's MLflow, its optimizer Muon (imported to find out that our AdamW is none, and compiled when
+    imported), and a C++ extension for gloo.
+    """
     with _absent("mlflow"):
         import deepspeed
+    with _uncompiled():
+        import deepspeed.runtime.zero.muon.muon_optimizer
     if not torch.cuda.is_available():
         # `import deepspeed.comm.torch as x` would bind torch itself
         sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # pyright: ignore[reportAttributeAccessIssue]
     return deepspeed
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Inside, `torch.compile` gives back what it is given."""
+    compile_ = torch.compile
+    torch.compile = lambda model=None, **_options: model or (lambda function: function)
+    try:
+        yield
+    finally:
+        torch.compile = compile_
 
 
 @contextmanager
