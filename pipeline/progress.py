@@ -13,7 +13,7 @@ LINE_EVERY_S = 60.0
 
 
 class Meter:
-    """Counts finished pieces of one kind of work; `advance` may be called from the driver's thread only."""
+    """Counts finished pieces of one kind of work; `advance` is called from one thread."""
 
     def __init__(self, label: str, total: int | None, bar: Progress | None) -> None:
         """Starts at zero of `total` pieces, None if that is not known yet."""

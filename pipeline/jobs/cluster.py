@@ -49,7 +49,10 @@ def ray_cluster(address: str | None, *, num_cpus: int | None = None) -> Iterator
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "num_cpus": num_cpus}
-    ray.init(address=target, log_to_driver=True, logging_level=logging.ERROR, **(local if target == "local" else {}))
+    show_logs = bool(os.environ.get("LONGTAKE_DEBUG"))  # what matters comes back as rows, metrics and exceptions
+    ray.init(
+        address=target, log_to_driver=show_logs, logging_level=logging.ERROR, **(local if target == "local" else {})
+    )
     try:
         yield
     finally:

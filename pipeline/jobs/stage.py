@@ -1,12 +1,13 @@
 """One training stage with a Ray to run on and a tracked run to log to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.train import run_training
+from pipeline.progress import Meter, progress
 from pipeline.tracking import TrackedRun, Tracking
 from training.run_folder import finished, prepare_job
 from training.stage import StageJob, StageName
@@ -37,15 +38,30 @@ def train_stage(
     run = tracking.open(kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name)
     _log_start(run, recipe, job)
     try:
-        with ray_cluster(address):
+        with ray_cluster(address), progress() as meters:
+            seen = _Seen(run, meters.meter(stage, job.settings.steps))
             summary = run_training(
-                recipe, dataset_uris=uris, run_dir=run_dir, stage=stage, init=init, on_metrics=run.log_metrics_batch
+                recipe, dataset_uris=uris, run_dir=run_dir, stage=stage, init=init, on_metrics=seen.take
             )
     except BaseException:
         run.finish("FAILED")
         raise
     _log_end(run, job, summary)
     return summary
+
+
+class _Seen:
+    """Hands metrics to the tracked run and to the meter."""
+
+    def __init__(self, run: TrackedRun, meter: Meter) -> None:
+        self._run, self._meter = run, meter
+
+    def take(self, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        """Step -> name -> value."""
+        self._run.log_metrics_batch(metrics)
+        last = metrics[max(metrics)] if metrics else {}
+        note = f"loss {last['loss']:.3f}" if "loss" in last else ""
+        self._meter.advance(sum(step > 0 for step in metrics), note)
 
 
 def _log_start(run: TrackedRun, recipe: Recipe, job: StageJob) -> None:
