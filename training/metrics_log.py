@@ -23,11 +23,23 @@ class MetricsLog:
 
     def read(self) -> dict[int, dict[str, float]]:
         """Metrics by step; empty where there is no file."""
+        return self.read_from(0)[0]
+
+    def read_from(self, offset: int) -> tuple[dict[int, dict[str, float]], int]:
+        """Metrics in the whole lines behind a place in the file, and the place behind them.
+
+        Starts over where the file was rewritten, so that a step may come again.
+        """
         if not self.path.exists():
-            return {}
-        lines = self.path.read_text().split("\n")[:-1]
-        rows = [json.loads(line) for line in lines if line.endswith("}")]
-        return {row.pop("step"): row for row in rows}
+            return {}, 0
+        with self.path.open("rb") as file:
+            if offset:
+                file.seek(offset - 1)
+                offset = offset if file.read(1) == b"\n" else file.seek(0)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        rows = [json.loads(line) for line in whole.splitlines() if line.endswith(b"}")]
+        return {row.pop("step"): row for row in rows}, offset + len(whole)
 
     def truncate(self, step: int) -> None:
         """Forget what came after a step; a run that begins forgets everything, that of step 0 as well."""

@@ -202,12 +202,12 @@ def _following(job: StageJob, on_metrics: OnMetrics) -> Iterator[None]:
 
 
 def _follow(job: StageJob, on_metrics: OnMetrics, stop: threading.Event) -> None:
-    seen: dict[int, dict[str, float]] = {}
-    ended = False
+    seen: set[int] = set()
+    offset, ended = 0, False
     while not ended:
         ended = stop.wait(FOLLOW_EVERY_S)
-        metrics = job.metrics_log.read()
+        metrics, offset = job.metrics_log.read_from(offset)
         new = {step: values for step, values in metrics.items() if step not in seen}
-        seen |= new
+        seen |= new.keys()
         if new:
             on_metrics(new)
