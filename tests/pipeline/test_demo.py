@@ -2,11 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.config import Recipe, load_recipe
 from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
 from pipeline.demo_summary import DemoSummary
-from pipeline.tracking import OFF, Tracking
+from pipeline.tracking import Tracking, default_uri
+from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
 from preprocessing.samples import PlannedClip, Split
@@ -68,7 +70,38 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     assert first.totals.kept >= 2
     assert first.pictures.num_segments == NUM_SEGMENTS
     assert all(path.is_file() for path in first.files.values())
+    _assert_tracked(_uri(tmp_path / "demo"), line=videos.name, manifest=_manifest(tmp_path / "demo" / videos.name))
+
+
+def _assert_tracked(uri: str, *, line: str, manifest: str) -> None:
+    """One parent, one child a step; parameters, curves, artifacts, and the dataset version that was trained on."""
+    client = MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'longtake'")
+    runs = {run.data.tags["longtake.kind"]: run for run in client.search_runs([experiment.experiment_id])}
+    parent = runs.pop("line")
+    assert parent.data.tags["longtake.line"] == line
+    assert sorted(runs) == ["evaluate", "generate", "preprocess", "train-direct", "train-teacher"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
+    assert all(run.data.params for run in runs.values())
+    assert all(client.list_artifacts(run.info.run_id) for run in runs.values())
+    teacher, direct = runs["train-teacher"], runs["train-direct"]
+    assert [point.step for point in client.get_metric_history(teacher.info.run_id, "loss")] == [1, 2]
+    for run in (runs["preprocess"], teacher, direct):
+        (dataset,) = run.inputs.dataset_inputs
+        assert manifest.startswith(dataset.dataset.digest)
+        assert manifest in dataset.dataset.source
+    assert direct.data.tags["longtake.base_sha256"] == teacher.data.tags["longtake.weights_sha256"]
+
+
+def _manifest(folder: Path) -> str:
+    return Dataset.open(str(folder / "dataset")).load_manifest(None).sha256
+
+
+def _uri(out: Path) -> str:
+    return default_uri(out)
 
 
 def _demo(videos: Path, out: Path, recipe: Recipe) -> DemoSummary:
-    return run_demo(videos=videos, out=out, recipe=recipe, address=None, tracking=Tracking(uri=OFF, line=None))
+    tracking = Tracking(uri=_uri(out), line=None)
+    return run_demo(videos=videos, out=out, recipe=recipe, address=None, tracking=tracking)
