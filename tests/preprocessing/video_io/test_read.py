@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from preprocessing.samples import Probe
 from preprocessing.video_io.packets import packet_table
 from preprocessing.video_io.probe import UnreadableVideo, probe
-from preprocessing.video_io.read import read_clip, read_frames, read_frames_without_decord
+from preprocessing.video_io.read import cover_size, read_clip, read_frames, read_frames_without_decord
 from preprocessing.video_io.timeline import grid_frames
 from preprocessing.video_io.write import Mp4Writer
 from tests.preprocessing.shared_videos import shared_video
@@ -106,13 +106,15 @@ def test_a_clip_holds_the_frames_of_its_grid(
 def test_seeking_finds_the_very_frames_of_a_sequential_read(name: str) -> None:
     path = str(shared_video(name))
     probed = probe(path)
-    frames = list(read_frames_without_decord(path, probed, height_px=36, width_px=64))
+    height_px, width_px = cover_size(probed, height_px=36, width_px=64)
+    top, left = (height_px - 36) // 2, (width_px - 64) // 2
+    frames = list(read_frames_without_decord(path, probed, height_px=height_px, width_px=width_px))
     times = np.array([frame.timestamp_s for frame in frames])
     fps = probed.fps or 25.0
     for start in (74, 100, 121):
         clip = read_clip(path, probed, start_frame=start, fps=fps, num_frames=4, height_px=36, width_px=64)
         for frame, index in zip(clip, grid_frames(times, start, fps, 4), strict=True):
-            assert np.array_equal(frame, frames[index].rgb_HWC)
+            assert np.array_equal(frame, frames[index].rgb_HWC[top : top + 36, left : left + 64])
 
 
 def test_a_clip_covers_the_size_and_keeps_the_centre(tmp_path: Path) -> None:
