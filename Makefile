@@ -1,6 +1,6 @@
 # Everything happens in .venv, which `make setup` fills from the lock. TORCH_INDEX: where pip takes torch from (README).
 PYTHON ?= python3
-LOCK ?= cpu
+LOCK ?= $(if $(wildcard .venv/.done-cuda),cuda,cpu)
 .PHONY: setup demo test test-dags lint ui clean lock
 
 setup: .venv/.done-$(LOCK)

@@ -21,7 +21,7 @@ class EvaluateConfig(Settings):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the intervals over videos."""
     resamples: Positive = 9999
-    """Bootstrap resamples of an interval (evaluation notes 3: B = 10,000)."""
+    """Bootstrap resamples of an interval (10,000 is usual for percentile ends)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the bootstrap."""
     progress_timeout_s: Annotated[float, Field(gt=0)] = 60.0

@@ -8,14 +8,14 @@ import numpy as np
 from evaluation.types import DriftScores, FrameNumbers, Skipped
 
 MIN_WINDOW = 2
-"""Frames of the shortest window: one frame is no part of a video (evaluation notes 3)."""
+"""Frames of the shortest window: one frame is no part of a video."""
 
 ScoreOfFrames = Callable[[FrameNumbers], float]
 """A metric on the part of a video that these frames are, in this order; NaN if it cannot be measured."""
 
 
 def window_length(share: float, num_frames: int) -> int:
-    """Frames of a window: the share, rounded up (evaluation notes 3; 36 of 240, 108 of 720, 216 of 1440)."""
+    """Frames of a window: the share, rounded up (36 of 240, 108 of 720, 216 of 1440)."""
     return math.ceil(round(share * num_frames, 9))  # 0.15 * 240 must not become 37
 
 

@@ -73,7 +73,7 @@ class Metric:
         extractor: Where its rows come from.
         aggregate: The pure rule: rows of the frames, the frames' numbers, facts -> score; NaN if nothing could be measured.
         min_frames: Shortest window that it can measure.
-        is_binary: Its value is 0 or 1; such a metric has no drift (evaluation notes 3).
+        is_binary: Its value is 0 or 1; such a metric has no drift.
         refuse: Why it cannot measure a video, "" if it can.
     """
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from evaluation.config import EvaluateConfig
@@ -37,9 +37,9 @@ class ClusterConfig(Settings):
 
     max_tasks: Positive = 64
     """Scan or encode tasks in flight; Ray runs as many of them as it has CPUs."""
-    cpus_per_task: float = 1.0
+    cpus_per_task: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that one scan or encode task sets aside."""
-    gpus_per_encode: float = 0.0
+    gpus_per_encode: Annotated[float, Field(ge=0)] = 0.0
     """GPUs that one encode task sets aside."""
     wave_sources: Positive = 256
     """Sources scanned before their clips are planned and encoded."""
@@ -89,7 +89,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: If there is no such recipe, or a key or value is wrong.
     """
-    return build_recipe(_with_base(_read(name_or_path)), overrides)
+    return build_recipe(_with_base(_read(name_or_path), (name_or_path,)), overrides)
 
 
 def build_recipe(data: Mapping[str, object], overrides: Sequence[str] = ()) -> Recipe:
@@ -98,7 +98,7 @@ def build_recipe(data: Mapping[str, object], overrides: Sequence[str] = ()) -> R
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
     try:
-        return Recipe.model_validate_json(json.dumps(merged))
+        return Recipe.model_validate_json(json.dumps(merged, default=str))
     except ValidationError as error:
         raise RecipeError("; ".join(_explain(detail) for detail in error.errors())) from None
 
@@ -123,7 +123,7 @@ def _read(name_or_path: str) -> dict[str, object]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {name_or_path}")
-        text = path.read_text()
+        text = _read_text(path)
     elif name_or_path in recipe_names():
         text = (_recipes() / f"{name_or_path}.yaml").read_text()
     else:
@@ -131,6 +131,13 @@ def _read(name_or_path: str) -> dict[str, object]:
             f"there is no recipe {name_or_path!r}{_nearest(name_or_path, recipe_names())}; a file ends in .yaml"
         )
     return _parse_yaml(text, name_or_path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe file {path} cannot be read: {error}") from None
 
 
 def _parse_yaml(text: str, where: str) -> dict[str, object]:
@@ -143,11 +150,13 @@ def _parse_yaml(text: str, where: str) -> dict[str, object]:
     return data
 
 
-def _with_base(data: dict[str, object]) -> dict[str, object]:
+def _with_base(data: dict[str, object], seen: tuple[str, ...]) -> dict[str, object]:
     base = data.pop("base", None)
     if base is None:
         return data
-    return _merge(_with_base(_read(str(base))), data)
+    if str(base) in seen:
+        raise RecipeError(f"recipe {base} is its own base: {' -> '.join((*seen, str(base)))}")
+    return _merge(_with_base(_read(str(base)), (*seen, str(base))), data)
 
 
 def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:

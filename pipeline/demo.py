@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Recipe
+from pipeline.config import Recipe, fingerprint
 from pipeline.demo_summary import DemoSummary, Frames, Step, outcomes, picture_figures
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.evaluate import evaluate_videos
@@ -114,8 +114,11 @@ def run_demo(*, videos: Path | None, out: Path, recipe: Recipe, address: str | N
         ValueError: If the videos give no clip to train on.
         RuntimeError: If a step failed.
     """
-    places = _Places(out=out if videos is None else out / videos.resolve().name)
-    tracking = Tracking(uri=tracking.uri or default_uri(out.parent), line=tracking.line or places.out.name)
+    places = _Places(out=out if videos is None else out / _own_folder(videos))
+    tracking = Tracking(
+        uri=tracking.uri or default_uri(out.parent),
+        line=tracking.line or (out if videos is None else videos.resolve()).name,
+    )
     clock = _Clock()
     truths = None if videos is not None else clock.run("render", places.raw / TRUTH_FILE, lambda: _render(places))
     line = _Line(places=places, recipe=recipe, address=address, tracking=tracking)
@@ -140,6 +143,11 @@ def run_demo(*, videos: Path | None, out: Path, recipe: Recipe, address: str | N
         figures=figures,
         files=_files(places),
     )
+
+
+def _own_folder(videos: Path) -> str:
+    """A folder for somebody's videos: never one of the demo's own, nor that of other videos of the same name."""
+    return f"own-{videos.resolve().name}-{fingerprint(str(videos.resolve()))[:6]}"
 
 
 def _render(places: _Places) -> tuple[Truth, ...]:

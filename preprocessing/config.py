@@ -14,6 +14,7 @@ class Settings(BaseModel):
 Seconds = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(gt=0, multiple_of=16)]
 
 
 class SourcesConfig(Settings):
@@ -32,7 +33,7 @@ class ScanConfig(Settings):
     """The one decoding pass over a source, in a child process that may be killed."""
 
     analysis_width_px: Annotated[int, Field(ge=64, le=640)] = 256
-    """Longer side at which frames are analysed (preprocessing notes 6a: DIS at 256 px gives the numbers of larger sizes)."""
+    """Longer side at which frames are analysed (measured: DIS at 256 px gives the numbers of larger sizes)."""
     thumbnail_width_px: Annotated[int, Field(ge=32, le=640)] = 160
     """Width of the stored thumbnails."""
     thumbnail_every_s: Annotated[float, Field(gt=0)] = 1.0
@@ -68,7 +69,7 @@ class MotionConfig(Settings):
     short_gap_s: Annotated[float, Field(gt=0, le=1)] = 0.08
     """The short gap: two frames at 24 fps, so that doubled frames of a converted film do not look still."""
     long_gap_s: Annotated[float, Field(gt=0, le=2)] = 0.5
-    """The long gap that tells a pan from a shake (preprocessing notes 6a (iv))."""
+    """The long gap that tells a pan from a shake."""
     samples_per_s: Annotated[float, Field(gt=0, le=60)] = 4.0
     """Motion measurements a second."""
 
@@ -102,7 +103,7 @@ class DecideConfig(Settings):
     min_active_share: Share = 0.3
     """Share of moments that must move; less is `static`."""
     min_steadiness: Share = 0.2
-    """Way of the camera over half a second, as a share of the way it ran; less is `shaky` (notes 6a: shake 0.07, motion near 1)."""
+    """Way of the camera over half a second, as a share of the way it ran; less is `shaky` (measured: shake 0.07, motion near 1)."""
     max_black_share: Share = 0.5
     """Share of frames darker than `clips.black_luma`; more is `black`."""
     min_height_px: Positive = 64
@@ -150,7 +151,7 @@ class EncodeConfig(Settings):
 
     codec: Literal["dct", "hunyuan"] = "dct"
     """`dct` needs no weights; `hunyuan` is the production set."""
-    sizes_px: tuple[tuple[int, int], ...] = ((64, 64),)
+    sizes_px: Annotated[tuple[tuple[Size, Size], ...], Field(min_length=1)] = ((64, 64),)
     """(height, width) buckets; a clip takes the one nearest to its aspect ratio. Multiples of 16."""
     hunyuan: HunyuanPaths = HunyuanPaths()
     """Only read by the `hunyuan` codec."""

@@ -1,4 +1,4 @@
-"""A dataset on disk: ``dataset.json``, manifest versions and the pointer to the current one (design, section 5).
+"""A dataset on disk: ``dataset.json``, manifest versions and the pointer to the current one.
 
 A manifest is a version of the dataset: one row a sample, immutable, named by the SHA-256 of its bytes. It holds no times,
 hosts or attempts. The pointer in ``dataset.json`` moves last, so that a reader always finds a manifest whose shards exist.

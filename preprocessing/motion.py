@@ -2,7 +2,7 @@
 
 One gap cannot tell motion from what looks like it: noise and flicker make flow between neighbours and none over half a second;
 a slide show makes flow over half a second and none between neighbours; a shaking camera runs far between neighbours and arrives
-nowhere (preprocessing notes, 6a). Both gaps are stored, and `candidates` compares them.
+nowhere. Both gaps are stored, and `candidates` compares them.
 """
 
 from collections import deque

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from preprocessing.reasons import Reason
 
 FRAMES_PER_LATENT = 4
-"""Source frames behind every latent frame but the first (design, section 2; the HunyuanVideo VAE's stride)."""
+"""Source frames behind every latent frame but the first (the HunyuanVideo VAE's stride)."""
 
 LATENTS_PER_SEGMENT = 9
 """Latent frames of one segment, the unit of autoregression (FramePack-F1)."""
@@ -337,7 +337,7 @@ class TextFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSample:
-    """An encoded clip (design, section 5).
+    """An encoded clip.
 
     Attributes:
         key: The clip's id and the sample's name in its shard.

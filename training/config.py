@@ -1,12 +1,13 @@
 """Settings of the model, the objectives, the engine and generation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from preprocessing.config import Positive, Settings, Share
 
 Steps = Annotated[int, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class MemoryConfig(Settings):
@@ -16,9 +17,9 @@ class MemoryConfig(Settings):
     """False is FramePack-F1 alone."""
     width: Positive = 128
     """Features of a memory token."""
-    kernel: tuple[int, int, int] = (3, 4, 4)
+    kernel: tuple[Positive, Positive, Positive] = (3, 4, 4)
     """Latent frames, rows and columns behind one memory token."""
-    window: tuple[int, int, int] = (3, 2, 2)
+    window: tuple[Positive, Positive, Positive] = (3, 2, 2)
     """Memory tokens (t, h, w) that attend to each other in Memorize."""
     depth: Positive = 1
     """Blocks in each of Memorize and Squeeze."""
@@ -29,11 +30,17 @@ class MemoryConfig(Settings):
     init: Literal["guidance", "zero"] = "guidance"
     """psi_0: prompt and image features, or zeros of their shape (paper, Table 2: zero-MemoryPack)."""
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.width % self.num_heads:
+            raise ValueError(f"a width of {self.width} does not divide into {self.num_heads} heads")
+        return self
+
 
 class ModelConfig(Settings):
     """The backbone, from the table in `training/model/presets.py`, and its memory."""
 
-    preset: str = "tiny"
+    preset: Literal["tiny", "demo", "small", "framepack_f1"] = "tiny"
     """A name of that table."""
     memory: MemoryConfig = MemoryConfig()
     """Long-term memory."""
@@ -59,7 +66,7 @@ class OptimizerConfig(Settings):
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate (paper, 4.1)."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     """Decay of the moment estimates."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
@@ -110,7 +117,7 @@ class DirectConfig(Settings):
     """Optimizer steps; each accumulates over all segments of the global batch."""
     global_batch: Positive = 1
     """Clips a step, over all ranks."""
-    curriculum: tuple[int, ...] = (1, 2, 4, 8, 16, 40)
+    curriculum: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 40)
     """Caps on the number of segments, one after another in equal shares of the steps (paper, A.2)."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer."""

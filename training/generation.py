@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from preprocessing.codecs.base import Codec
+from preprocessing.plan import nearest_size
 from preprocessing.samples import FRAMES_PER_SEGMENT, LATENTS_PER_SEGMENT
 from preprocessing.video_io.write import Mp4Writer
 from training.config import GenerateConfig
@@ -64,7 +65,7 @@ def generate(
     num_frames = round(seconds * record.fps)
     if num_frames < 1:
         raise ValueError(f"{seconds} s at {record.fps} fps is less than one frame")
-    height_px, width_px = nearest_size(record.sizes_px, image_HWC)
+    height_px, width_px = nearest_size(image_HWC.shape[0], image_HWC.shape[1], record.sizes_px)
     picture = cover(image_HWC, height_px, width_px)
     video = _describe(num_frames, record.fps, prompt, settings.seed)
     frames = _frames(model, record, codec, picture, prompt, settings, num_segments=video.num_segments)
@@ -72,20 +73,15 @@ def generate(
     with Mp4Writer(part, fps=record.fps, width_px=width_px, height_px=height_px) as writer:
         for frame in islice(frames, num_frames):
             writer.write(frame)
-    _write_record(out.with_suffix(".json"), video, record, settings, (height_px, width_px), request)
+    out.with_suffix(".json").unlink(missing_ok=True)  # of an older video: a record never stands beside another video
     part.replace(out)
+    _write_record(out.with_suffix(".json"), video, record, settings, (height_px, width_px), request)
     return video
 
 
 def num_segments_for(num_frames: int) -> int:
     """Segments that a video needs beside its start frame."""
     return math.ceil((num_frames - 1) / FRAMES_PER_SEGMENT)
-
-
-def nearest_size(sizes_px: tuple[tuple[int, int], ...], image_HWC: Picture) -> tuple[int, int]:
-    """The (height, width) among the model's whose shape is nearest to the image's; the first of equals."""
-    height, width = image_HWC.shape[:2]
-    return min(sizes_px, key=lambda size: abs(math.log(size[0] / size[1]) - math.log(height / width)))
 
 
 def cover(image_HWC: Picture, height_px: int, width_px: int) -> Picture:

@@ -71,7 +71,7 @@ def _init_folder(run_dir: Path, stage: StageName, init: Path | None) -> Path | N
     given = run_dir if init is None else init
     for folder in (given, given / "model", given / "teacher" / "model"):
         if (folder / RECORD_FILE).is_file():
-            return folder
+            return folder.resolve()  # workers have another working directory
     if init is None:
         raise ValueError(
             f"the {stage} stage begins from a teacher, and {run_dir} has no finished one: run longtake train --stage teacher"

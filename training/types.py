@@ -111,7 +111,7 @@ class ClipRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalStep:
-    """One optimizer step, the same on every rank (design, section 8.1).
+    """One optimizer step, the same on every rank.
 
     Attributes:
         step: From 0.

@@ -12,9 +12,7 @@ from pipeline.config import Recipe, build_recipe, load_recipe
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Try again the sources whose decoding died, hung or outgrew its memory.")
-]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again the sources and clips that failed.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder, or an s3:// or gs:// URI.")]
 
 

@@ -22,5 +22,7 @@ TrackingUri = Annotated[
         "--tracking-uri", help="MLflow server or database; none for no tracking. Default: sqlite beside the run."
     ),
 ]
-Line = Annotated[str | None, typer.Option("--line", help="Parent run in MLflow. Default: the dataset's name.")]
+Line = Annotated[
+    str | None, typer.Option("--line", help="Parent run in MLflow. Default: the name of the dataset, model or folder.")
+]
 Dataset = Annotated[str, typer.Option("--dataset", help="Dataset: a folder, or an s3:// or gs:// URI.")]

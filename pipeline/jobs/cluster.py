@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+
+from preprocessing.isolation import IsolatedWorker
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,12 @@ class Task:
     name: str
     submit: Callable[[], "ray.ObjectRef[Any]"]
     done: Callable[[Any], None]
+
+
+@cache
+def decoding_child(progress_timeout_s: float, memory_limit_mb: int) -> IsolatedWorker:
+    """The killable child of this Ray worker in which video is decoded, used again from task to task."""
+    return IsolatedWorker(progress_timeout_s=progress_timeout_s, memory_limit_mb=memory_limit_mb)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedS
 from preprocessing.sources import SourceListing, split_of, vanished_sources
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
-"""Reasons of sources whose child process died, hung or outgrew its limit; `--retry-failed` tries them again."""
+"""Reasons of sources whose child process died, hung or outgrew its limit."""
 
 
 QUARANTINE = ("source_id", "uri", "reason", "message")
@@ -57,11 +57,6 @@ class PreprocessResult:
     scanned: int = 0
     encoded_shards: int = 0
     dataset: DatasetSummary
-
-    @property
-    def did_work(self) -> bool:
-        """Whether this run decoded or encoded anything."""
-        return bool(self.scanned or self.encoded_shards)
 
     def as_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -115,6 +110,7 @@ class Driver:
         self._pending: set[str] = set()
         self._retry: Collection[str] = ()
         self._codec: CodecRecord | None = None
+        self._manifest_before = dataset.record().manifest
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
         self._encode_meter: Meter | None = None
@@ -132,7 +128,7 @@ class Driver:
             self._ledger.append_missing([source.source_id for source in gone])
         if retry_failed:
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
-            pending |= {str(row["source_id"]) for row in known.to_pylist() if row["reason"] in CHILD_DEATHS}
+            pending |= {str(row["source_id"]) for row in known.to_pylist() if row["status"] == "failed"}
         self._pending = pending & listed
 
     def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
@@ -238,16 +234,18 @@ class Driver:
             encoded_shards=self.encoded,
             dataset=summarize(self._dataset),
         )
-        if result.did_work:
-            self._write_quarantine()
-            write_report(self._dataset)
+        self._write_quarantine()
+        write_report(self._dataset)
+        if self.scanned or self.encoded or result.dataset.manifest != self._manifest_before:
             _track(result, self._dataset, self._recipe, tracking)
         return result
 
     def _write_quarantine(self) -> None:
         rows = self._ledger.sources().to_pylist()
         lines = [json.dumps({name: row[name] for name in QUARANTINE}) for row in rows if row["reason"] in CHILD_DEATHS]
-        self._dataset.storage.write_atomic("quarantine.jsonl", "".join(f"{line}\n" for line in lines).encode())
+        storage, text = self._dataset.storage, "".join(f"{line}\n" for line in lines).encode()
+        if not storage.exists("quarantine.jsonl") or storage.read_bytes("quarantine.jsonl") != text:
+            storage.write_atomic("quarantine.jsonl", text)
 
     def _store_fingerprints(self) -> None:
         record = self._dataset.record()

@@ -9,13 +9,12 @@ from typing import Any
 import ray
 
 from pipeline.config import Recipe
-from pipeline.jobs.cluster import Task
+from pipeline.jobs.cluster import Task, decoding_child
 from pipeline.progress import Meter
 from preprocessing.codecs.base import Codec
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, ScanConfig
 from preprocessing.encode import encode_shard
-from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import CodecRecord, PlannedShard, ShardRecord
 from preprocessing.storage import Storage, open_storage
 
@@ -62,7 +61,7 @@ def _encode(
     shard: PlannedShard, dataset_uri: str, settings: EncodeConfig, limits: ScanConfig, fingerprint: str
 ) -> ShardRecord:
     storage = open_storage(dataset_uri)
-    worker = _child(limits.progress_timeout_s, limits.memory_limit_mb)
+    worker = decoding_child(limits.progress_timeout_s, limits.memory_limit_mb)
     return encode_shard(
         shard,
         codec=_codec(settings.model_dump_json()),
@@ -82,9 +81,3 @@ def _scratch(storage: Storage) -> Path:
 def _codec(settings_json: str) -> Codec:
     """The codec of this Ray worker, loaded once."""
     return load_codec(EncodeConfig.model_validate_json(settings_json))
-
-
-@cache
-def _child(progress_timeout_s: float, memory_limit_mb: int) -> IsolatedWorker:
-    """The decoding child of this Ray worker, used again from task to task."""
-    return IsolatedWorker(progress_timeout_s=progress_timeout_s, memory_limit_mb=memory_limit_mb)

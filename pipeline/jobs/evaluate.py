@@ -1,7 +1,6 @@
 """A folder of videos to Ray tasks to a report."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import ray
@@ -12,10 +11,9 @@ from evaluation.report import store_features, stored_figures, write_report
 from evaluation.score import score_video, video_names
 from evaluation.types import VideoScores
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task, ray_cluster, run_bounded
+from pipeline.jobs.cluster import Task, decoding_child, ray_cluster, run_bounded
 from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
-from preprocessing.isolation import IsolatedWorker
 
 
 def evaluate_videos(
@@ -81,13 +79,7 @@ def _score_all(folder: Path, names: Sequence[str], out: Path, recipe: Recipe, me
 
 
 def _score(folder: Path, name: str, settings: EvaluateConfig) -> VideoScores:
-    return score_video(folder, name, settings, _child(settings.progress_timeout_s, settings.memory_limit_mb))
-
-
-@cache
-def _child(progress_timeout_s: float, memory_limit_mb: int) -> IsolatedWorker:
-    """The decoding child of this Ray worker, used again from task to task."""
-    return IsolatedWorker(progress_timeout_s=progress_timeout_s, memory_limit_mb=memory_limit_mb)
+    return score_video(folder, name, settings, decoding_child(settings.progress_timeout_s, settings.memory_limit_mb))
 
 
 def _track(

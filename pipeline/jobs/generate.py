@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from pipeline.jobs.cluster import Task, ray_cluster, run_bounded
 from pipeline.progress import progress
 from pipeline.tracking import Tracking
 from preprocessing.codecs.catalog import load_codec
+from preprocessing.shards import file_sha256
 from training.generation import generate
 from training.model.weights import load_for_generate, read_record
 from training.types import GeneratedVideo
@@ -43,6 +43,11 @@ class GenerateRequest:
         """Refuse what cannot be made."""
         if not self.image.is_file():
             raise ValueError(f"there is no start image {self.image}")
+        try:
+            with Image.open(self.image) as image:
+                image.verify()
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"{self.image} is not an image: {error}") from None
         if self.out.suffix != ".mp4":
             raise ValueError(f"{self.out} does not end in .mp4")
         if not self.seconds > 0:
@@ -132,13 +137,8 @@ def generate_videos(
 
 def _asked(request: GenerateRequest, recipe: Recipe, model: Path) -> str:
     """Names everything that a video depends on."""
-    parts = (request.prompt, str(request.seconds), request.seed, _file_sha256(request.image))
+    parts = (request.prompt, str(request.seconds), request.seed, file_sha256(request.image))
     return fingerprint(*parts, read_record(model).weights_sha256, recipe.generate, recipe.encode)
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _is_made(request: GenerateRequest, asked: str) -> bool:

@@ -2,18 +2,16 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import ray
-from preprocessing.scan import ScanSettings, scan_source
 
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task
+from pipeline.jobs.cluster import Task, decoding_child
 from pipeline.progress import Meter
 from preprocessing import motion, scan, transitions
-from preprocessing.isolation import IsolatedWorker
 from preprocessing.ledger import Ledger
 from preprocessing.samples import Source, SourceScan
+from preprocessing.scan import ScanSettings, scan_source
 
 COMMIT_EVERY_S = 5.0
 """Scans wait at most this long in the driver's memory."""
@@ -64,10 +62,6 @@ def scan_tasks(sources: Sequence[Source], recipe: Recipe, collector: ScanCollect
 
 
 def _scan(source: Source, settings: ScanSettings) -> SourceScan:
-    return scan_source(source, settings, _child(settings.scan.progress_timeout_s, settings.scan.memory_limit_mb))
-
-
-@cache
-def _child(progress_timeout_s: float, memory_limit_mb: int) -> IsolatedWorker:
-    """The decoding child of this Ray worker, used again from task to task."""
-    return IsolatedWorker(progress_timeout_s=progress_timeout_s, memory_limit_mb=memory_limit_mb)
+    return scan_source(
+        source, settings, decoding_child(settings.scan.progress_timeout_s, settings.scan.memory_limit_mb)
+    )

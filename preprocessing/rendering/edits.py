@@ -1,7 +1,7 @@
 """What an editor, a bad camera or a bad projector does to frames: transitions, and the ways in which footage is useless.
 
 Shapes: N frames, H and W rows and columns, 3 colours in RGB order. A transition of n frames mixes n frames; none of them is
-pure (design, section 4: a gradual change is the half-open range of mixed frames).
+pure: a gradual change is the half-open range of mixed frames.
 """
 
 import cv2

@@ -67,7 +67,7 @@ def open_container(path: str) -> Any:  # noqa: ANN401 - PyAV's containers are un
     Raises:
         UnreadableVideo: If it does not open.
     """
-    # PyAV's Python log callback can deadlock with FFmpeg's threads (preprocessing notes 3).
+    # PyAV's Python log callback can deadlock with FFmpeg's threads.
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
     if not Path(path).exists():

@@ -1,7 +1,7 @@
 """Time stamps and the grid: which source frame is shown at which moment. Pure; one rule for scanning and encoding.
 
 N frames of a source, K frames of a clip. Frame k of a clip is the source frame whose time stamp is nearest to t0 + k / fps, and a
-tie takes the earlier (design, section 2).
+tie takes the earlier.
 """
 
 from collections.abc import Iterable, Iterator

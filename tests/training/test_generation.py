@@ -8,7 +8,7 @@ import torch
 
 from preprocessing.codecs.dct import DctCodec
 from training.config import GenerateConfig, MemoryConfig, ModelConfig
-from training.generation import Picture, cover, generate, nearest_size, num_segments_for, segment_noise
+from training.generation import Picture, cover, generate, num_segments_for, segment_noise
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
 from training.model.weights import ModelRecord
@@ -155,13 +155,6 @@ def test_less_than_a_frame_is_refused(
 @pytest.mark.parametrize(("num_frames", "num_segments"), [(1, 0), (2, 1), (37, 1), (38, 2), (240, 7), (1440, 40)])
 def test_as_many_segments_as_needed_and_no_more(num_frames: int, num_segments: int) -> None:
     assert num_segments_for(num_frames) == num_segments
-
-
-def test_the_size_nearest_in_shape_is_taken() -> None:
-    sizes = ((64, 64), (48, 80), (80, 48))
-    shapes = {(100, 90): (64, 64), (720, 1280): (48, 80), (1280, 720): (80, 48)}
-    for (height, width), expected in shapes.items():
-        assert nearest_size(sizes, np.zeros((height, width, 3), dtype=np.uint8)) == expected
 
 
 def test_an_image_is_cropped_evenly_and_never_stretched() -> None:

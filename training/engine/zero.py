@@ -116,7 +116,7 @@ class ZeroEngine:
         return StepStats(grad_norm=None if norm is None else float(norm))
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
-        """One all-reduce, in double precision on the CPU and single elsewhere."""
+        """One all-reduce, in double precision."""
         total = torch.tensor(values, device=self.device, dtype=torch.float64)
         dist.all_reduce(total)
         return total.tolist()

@@ -59,7 +59,7 @@ class ObjectiveModule(nn.Module):
 
 
 def segment_of(latents_BCTHW: Tensor, segment_index: int) -> Tensor:
-    """The 9 latent frames of a segment; the clip's frame 0 is its start image (design, section 2)."""
+    """The 9 latent frames of a segment; the clip's frame 0 is its start image."""
     first = 1 + LATENTS_PER_SEGMENT * segment_index
     return latents_BCTHW[:, :, first : first + LATENTS_PER_SEGMENT]
 
