@@ -19,7 +19,7 @@ from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardR
 from preprocessing.shards import file_key
 from preprocessing.storage import Storage, open_storage, parquet_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_KEY = "dataset.json"
 
 MANIFEST = pa.schema(

@@ -7,7 +7,7 @@ with one line and left out, and the shard goes on.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -64,9 +64,11 @@ def encode_shard(
         fingerprint: `encode_fingerprint` of the settings, stored with every sample.
         scratch: Local folder for the growing tar.
     """
+    since = worker.spent()
     failed: dict[str, str] = {}
     samples = _samples(shard, codec, worker, settings.max_attempts, fingerprint, failed)
-    return write_shard(storage, shard.key, samples, scratch=scratch, failed=failed)
+    record = write_shard(storage, shard.key, samples, scratch=scratch, failed=failed)
+    return replace(record, effort=worker.spent() - since)
 
 
 def _samples(

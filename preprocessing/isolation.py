@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, ENOMEM
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
+from preprocessing.effort import Effort
 from preprocessing.reasons import Reason
 
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from preprocessing.isolation import _serve; _serve()"
@@ -95,6 +97,12 @@ class IsolatedWorker:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+    def spent(self) -> Effort:
+        """What this process and all children it ever had have spent so far; the difference of two readings is the cost of a task."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu_s = sum(one.ru_utime + one.ru_stime for one in used) + (self._child.cpu_s() if self._child else 0.0)
+        return Effort(cpu_s=cpu_s, wall_s=time.monotonic())
 
     def stream(self, function: Callable[..., Iterator[_T | None]], *args: object) -> Iterator[_T]:
         """What a module-level generator function yields in the child, item by item.
@@ -184,6 +192,13 @@ class _Child:
         except BlockingIOError:
             pass
         raise ChildFailed(Reason.TIMEOUT, f"no progress for {timeout_s:g} s")
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the child, which is not waited for yet."""
+        import psutil
+
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
     def kill(self) -> None:
         self._process.kill()

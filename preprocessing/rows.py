@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import pyarrow as pa
 
+from preprocessing.effort import Effort
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
@@ -37,10 +38,11 @@ SOURCES = pa.schema(
         ("fps", pa.float64()), ("duration_s", pa.float64()), ("width_px", pa.int32()), ("height_px", pa.int32()),
         ("num_shots", pa.int32()), ("decoder", pa.string()), ("caption", pa.string()), ("licence", pa.string()),
         ("extra", _TEXTS), ("location", pa.string()), ("content_id", pa.string()), ("probe", pa.string()),
-        ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()),
+        ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()), ("size_bytes", pa.int64()),
+        ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
     ]
 )  # fmt: skip
-"""One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails."""
+"""One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails. Times are the worker's and its child's."""
 
 TRANSITIONS = pa.schema(
     [
@@ -83,6 +85,7 @@ PLAN = pa.schema(
 ENCODES = pa.schema(
     [
         ("key", pa.string()), ("sha256", pa.string()), ("size", pa.int64()), ("clip_ids", _WORDS), ("failed", _TEXTS),
+        ("encode_cpu_s", pa.float64()), ("encode_wall_s", pa.float64()),
     ]
 )  # fmt: skip
 
@@ -133,7 +136,17 @@ def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, ob
         "versions": library_versions(),
         "fingerprint": fingerprint,
         "scan_part": part,
+        **_effort_columns("scan", scan.effort),
     }
+
+
+def _effort_columns(step: str, effort: Effort | None) -> dict[str, float | None]:
+    return {f"{step}_{name}": getattr(effort, name) if effort else None for name in ("cpu_s", "wall_s")}
+
+
+def _effort(step: str, row: Mapping) -> Effort | None:
+    cpu_s, wall_s = row[f"{step}_cpu_s"], row[f"{step}_wall_s"]
+    return None if cpu_s is None or wall_s is None else Effort(cpu_s=cpu_s, wall_s=wall_s)
 
 
 _SOURCE_TEXTS = ("source_id", "group_id", "uri", "location", "content_id", "caption", "licence")
@@ -151,14 +164,16 @@ def _clock(scan: SourceScan) -> tuple[float | None, float | None]:
 
 def source_from_row(row: Mapping[str, object]) -> Source:
     """The source of a `SOURCES` row."""
-    extra = row["extra"]
+    extra, size_bytes = row["extra"], row["size_bytes"]
     assert isinstance(extra, list)
-    return Source(**{name: str(row[name]) for name in _SOURCE_TEXTS}, extra=dict(extra))
+    assert size_bytes is None or isinstance(size_bytes, int)
+    return Source(**{name: str(row[name]) for name in _SOURCE_TEXTS}, extra=dict(extra), size_bytes=size_bytes)
 
 
 def source_columns(source: Source) -> dict[str, object]:
     """What a listing says about a source, as its row holds it."""
-    return {**{name: getattr(source, name) for name in _SOURCE_TEXTS}, "extra": sorted(source.extra.items())}
+    texts = {name: getattr(source, name) for name in _SOURCE_TEXTS}
+    return {**texts, "extra": sorted(source.extra.items()), "size_bytes": source.size_bytes}
 
 
 def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Signals | None) -> SourceScan:
@@ -174,6 +189,7 @@ def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Si
         transitions=transitions,
         signals=signals,
         thumbnails=(),
+        effort=_effort("scan", row),
     )
 
 
@@ -290,6 +306,7 @@ def encode_row(record: ShardRecord) -> dict[str, object]:
         "size": record.size,
         "clip_ids": list(record.clip_ids),
         "failed": dict(record.failed),
+        **_effort_columns("encode", record.effort),
     }
 
 
@@ -301,4 +318,5 @@ def record_from_row(row: Mapping) -> ShardRecord:
         size=row["size"],
         clip_ids=tuple(row["clip_ids"]),
         failed=dict(row["failed"]),
+        effort=_effort("encode", row),
     )

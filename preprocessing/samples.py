@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.effort import Effort
 from preprocessing.reasons import Reason
 
 FRAMES_PER_LATENT = 4
@@ -72,6 +73,7 @@ class Source:
         caption: The text that describes it, empty if there is none.
         licence: The licence if known.
         extra: Columns of a metadata table that are passed through.
+        size_bytes: Of the file, None where nobody knows.
     """
 
     source_id: str
@@ -82,6 +84,7 @@ class Source:
     caption: str = ""
     licence: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,7 @@ class SourceScan:
         message: One line for people about the reason, empty if there is none.
         num_frames: Frames that decoded.
         decoder: Library that gave the frames: decord or pyav.
+        effort: What the scan took, None where nobody measured.
     """
 
     source: Source
@@ -205,6 +209,7 @@ class SourceScan:
     transitions: tuple[Transition, ...]
     signals: Signals | None
     thumbnails: tuple[Thumbnail, ...]
+    effort: Effort | None = None
 
     def __post_init__(self) -> None:
         """A source either decoded or says why not."""
@@ -404,6 +409,7 @@ class ShardRecord:
         size: Bytes of the tar.
         clip_ids: Samples in it, in order.
         failed: Clips that could not be encoded, with one line for people each.
+        effort: What encoding took, None where nobody measured; equal shards may have taken unequal time.
     """
 
     key: str
@@ -411,6 +417,7 @@ class ShardRecord:
     size: int
     clip_ids: tuple[str, ...]
     failed: Mapping[str, str]
+    effort: Effort | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ Everything that touches the file runs in a child process. A bad video is data: i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -56,6 +56,12 @@ def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) 
     A child that dies, hangs or outgrows its memory is tried again `max_attempts` times in all, from the second time on without
     decord. What remains is a scan that failed with `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`: the caller quarantines it.
     """
+    since = worker.spent()
+    found = _scan_source(source, settings, worker)
+    return replace(found, effort=worker.spent() - since)
+
+
+def _scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
     failure = ChildFailed(Reason.CRASHED, "never tried")
     for attempt in range(settings.scan.max_attempts):
         try:

@@ -13,7 +13,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +28,31 @@ MAX_CAPTION_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputSize:
+    """How much there is to do.
+
+    Attributes:
+        num_sources: Videos.
+        size_bytes: Of their files together, as far as these tell.
+    """
+
+    num_sources: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceListing:
     """What the inputs hold.
 
     Attributes:
         sources: Sorted by uri.
         ignored: Paths that got no row, with the reason in brackets where it is not the extension; sorted.
+        whole: All sources that the inputs hold, also those beyond a limit.
     """
 
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
+    whole: InputSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +79,13 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     by_uri = _by_uri(by_path.values())
     chosen = [by_uri[uri] for uri in sorted(by_uri)][:limit]
     used = {str(sidecar) for path in by_path for sidecar in _sidecars(path)}
-    return SourceListing(sources=tuple(map(_source, chosen)), ignored=tuple(sorted(ignored - used)))
+    return SourceListing(
+        sources=tuple(map(_source, chosen)), ignored=tuple(sorted(ignored - used)), whole=_whole(by_uri.values())
+    )
+
+
+def _whole(items: Collection[_Found]) -> InputSize:
+    return InputSize(num_sources=len(items), size_bytes=sum(_size_bytes(item.path) or 0 for item in items))
 
 
 def split_of(group_id: str, eval_percent: int) -> Split:
@@ -186,6 +207,7 @@ def _source(item: _Found) -> Source:
         caption=_sidecar_caption(item.path) if item.caption is None else item.caption,
         licence=item.licence,
         extra=item.extra,
+        size_bytes=_size_bytes(item.path),
     )
 
 
@@ -199,6 +221,13 @@ def _content_id(path: Path) -> str:
     except OSError as error:
         return f"unreadable: {error.strerror}"
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _size_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _sidecars(video: Path) -> tuple[Path, ...]:

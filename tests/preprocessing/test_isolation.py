@@ -61,6 +61,13 @@ def refuse(message: str) -> Iterator[int]:
     yield
 
 
+def work(cpu_s: float) -> Iterator[int]:
+    until = time.process_time() + cpu_s
+    while time.process_time() < until:
+        pass
+    yield 1
+
+
 class Unpicklable(Exception):
     def __init__(self, _one: str, _two: str) -> None:
         super().__init__("said once")
@@ -181,3 +188,17 @@ def alive_but_silent(n: int) -> Iterator[int]:
 def test_a_sign_of_life_restarts_the_deadline(worker: IsolatedWorker) -> None:
     assert worker.call(alive_but_silent, 5) == 5
     sign_of_life()  # outside a child it does nothing
+
+
+def test_what_a_child_spent_is_counted_once_while_it_lives_and_after_its_death() -> None:
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=256) as worker:
+        since = worker.spent()
+        worker.call(work, 0.3)
+        living = worker.spent() - since
+        worker.close()
+        dead = worker.spent() - since
+        assert 0.3 <= living.cpu_s <= dead.cpu_s <= living.cpu_s + 0.2
+        assert living.wall_s >= 0.3
+        with pytest.raises(ChildFailed):
+            worker.call(die, signal.SIGKILL)
+        assert (worker.spent() - since).cpu_s > dead.cpu_s

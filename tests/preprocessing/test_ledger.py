@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from preprocessing import rows
+from preprocessing.effort import Effort
 from preprocessing.ledger import Ledger, part_key
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
@@ -123,6 +124,19 @@ def test_a_scan_comes_back_as_it_was(ledger: Ledger) -> None:
     assert dict(ledger.iterate_thumbnails({A.source_id, B.source_id})) == {A.source_id: scan.thumbnails}
     with pytest.raises(ValueError, match="no signals"):
         ledger.signals(B.source_id)
+
+
+def test_what_a_scan_and_an_encode_took_stands_in_their_rows(ledger: Ledger) -> None:
+    took = Effort(cpu_s=2.5, wall_s=4.0)
+    ledger.append_scans([replace(make_scan(replace(A, size_bytes=1000)), effort=took), make_failure(B)], "f")
+    measured, unknown = ledger.sources().to_pylist()
+    assert (measured["scan_cpu_s"], measured["scan_wall_s"], measured["size_bytes"]) == (2.5, 4.0, 1000)
+    assert (unknown["scan_cpu_s"], unknown["size_bytes"]) == (None, None)
+    (scan,) = ledger.iterate_scans(None)
+    assert scan.effort == took
+    record = ShardRecord(key="64x64/0", sha256="aa", size=1, clip_ids=("c",), failed={}, effort=took)
+    ledger.append_encodes([record])
+    assert [record.effort for record in ledger.encodes()] == [took]
 
 
 def test_a_source_row_says_what_people_want_to_know(ledger: Ledger) -> None:

@@ -182,3 +182,10 @@ def test_the_real_folder_gives_one_source_a_media_file() -> None:
     assert {Path(path).name for path in listing.ignored} == {
         "README.md", "edge_wrong_extension.txt", "manifest.jsonl", "score_cuts.py",
     }  # fmt: skip
+
+
+def test_a_limit_leaves_the_size_of_the_whole_known(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "bb.mp4", "ccc.mp4")
+    listing = find_sources([str(raw)], CONFIG, limit=1)
+    assert [source.size_bytes for source in listing.sources] == [len("a.mp4")]
+    assert (listing.whole.num_sources, listing.whole.size_bytes) == (3, len("a.mp4bb.mp4ccc.mp4"))
