@@ -6,7 +6,7 @@ that it has a row.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ def candidates(
     transitions: Sequence[Transition],
     signals: Signals,
     clips: ClipsConfig,
+    first_frame: int = 0,
 ) -> tuple[ClipCandidate, ...]:
     """All clips that a source could give, in order.
 
@@ -49,20 +50,26 @@ def candidates(
         num_frames: Frames that decoded.
         height_px: Of the displayed picture.
         width_px: Of the displayed picture.
-        transitions: In order, not overlapping.
+        transitions: In order, not overlapping; in frames of the file, as the clips are.
         signals: Of the same frames.
         clips: How shots become clips.
+        first_frame: Frame of the file that the first of the frames that decoded is.
     """
+    inside = tuple(_shifted(transition, -first_frame) for transition in transitions)
     of_source = {
         "height_px": float(min(height_px, width_px)),
         "source_fps": round(1 / frame_step_s(signals.timestamps_s), _DECIMALS),
     }
     found = []
-    for piece in _pieces(num_frames, transitions, signals.timestamps_s, clips):
+    for piece in _pieces(num_frames, inside, signals.timestamps_s, clips):
         scores = of_source | _scores(signals, piece, clips)
-        scores["transitions"] = float(sum(_crosses(piece, transition) for transition in transitions))
-        found.append(_candidate(source_id, piece, signals.timestamps_s, clips.fps, scores))
+        scores["transitions"] = float(sum(_crosses(piece, transition) for transition in inside))
+        found.append(_candidate(source_id, piece, signals.timestamps_s, clips.fps, scores, first_frame))
     return tuple(found)
+
+
+def _shifted(transition: Transition, by: int) -> Transition:
+    return replace(transition, start_frame=transition.start_frame + by, end_frame=transition.end_frame + by)
 
 
 def _pieces(
@@ -163,9 +170,14 @@ def _scores(signals: Signals, piece: _Piece, clips: ClipsConfig) -> dict[str, fl
 
 
 def _candidate(
-    source_id: str, piece: _Piece, timestamps_s: NDArray[np.float64], fps: float, scores: dict[str, float]
+    source_id: str,
+    piece: _Piece,
+    timestamps_s: NDArray[np.float64],
+    fps: float,
+    scores: dict[str, float],
+    first_frame: int,
 ) -> ClipCandidate:
-    start, end = piece.start_frame, piece.end_frame
+    start, end = first_frame + piece.start_frame, first_frame + piece.end_frame
     return ClipCandidate(
         clip_id=f"{source_id}-{piece.shot_index:03d}-{piece.clip_index:03d}-{start}-{end}-{round(fps * 1000)}",
         source_id=source_id,
@@ -173,8 +185,8 @@ def _candidate(
         clip_index=piece.clip_index,
         start_frame=start,
         end_frame=end,
-        start_s=_seconds(timestamps_s, start),
-        end_s=_seconds(timestamps_s, end),
+        start_s=_seconds(timestamps_s, piece.start_frame),
+        end_s=_seconds(timestamps_s, piece.end_frame),
         fps=fps,
         num_segments=piece.num_segments,
         scores=scores,

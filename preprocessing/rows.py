@@ -21,6 +21,7 @@ from preprocessing.samples import (
     Signals,
     Source,
     SourceScan,
+    Span,
     Split,
     Thumbnail,
     Transition,
@@ -40,9 +41,15 @@ SOURCES = pa.schema(
         ("extra", _TEXTS), ("location", pa.string()), ("content_id", pa.string()), ("probe", pa.string()),
         ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()), ("size_bytes", pa.int64()),
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
+        ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
+        ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()),
     ]
 )  # fmt: skip
-"""One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails. Times are the worker's and its child's."""
+"""One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
+
+`start_frame` to `end_s` are the span that was asked for, `first_frame` and `num_frames` what it turned out to be.
+Times are the worker's and its child's.
+"""
 
 TRANSITIONS = pa.schema(
     [
@@ -109,9 +116,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def count_shots(num_frames: int, transitions: Iterable[Transition]) -> int:
-    """Shots that hold at least one frame."""
-    bounds = [0, *(frame for t in transitions for frame in (t.start_frame, t.end_frame)), num_frames]
+def count_shots(frames: range, transitions: Iterable[Transition]) -> int:
+    """Shots that hold at least one of these frames."""
+    bounds = [frames.start, *(frame for t in transitions for frame in (t.start_frame, t.end_frame)), frames.stop]
     return sum(end > start for start, end in zip(bounds[::2], bounds[1::2], strict=True))
 
 
@@ -130,12 +137,13 @@ def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, ob
         "duration_s": duration_s,
         "width_px": probe.width_px if probe else None,
         "height_px": probe.height_px if probe else None,
-        "num_shots": count_shots(scan.num_frames, scan.transitions),
+        "num_shots": count_shots(range(scan.first_frame, scan.first_frame + scan.num_frames), scan.transitions),
         "decoder": scan.decoder,
         "probe": json.dumps({f.name: getattr(probe, f.name) for f in fields(Probe)}) if probe else "",
         "versions": library_versions(),
         "fingerprint": fingerprint,
         "scan_part": part,
+        "first_frame": scan.first_frame,
         **_effort_columns("scan", scan.effort),
     }
 
@@ -149,7 +157,8 @@ def _effort(step: str, row: Mapping) -> Effort | None:
     return None if cpu_s is None or wall_s is None else Effort(cpu_s=cpu_s, wall_s=wall_s)
 
 
-_SOURCE_TEXTS = ("source_id", "group_id", "uri", "location", "content_id", "caption", "licence")
+_SOURCE_TEXTS = ("source_id", "group_id", "uri", "location", "content_id", "caption", "licence", "sha256")
+_SPAN = tuple(f.name for f in fields(Span))
 
 
 def _clock(scan: SourceScan) -> tuple[float | None, float | None]:
@@ -162,18 +171,19 @@ def _clock(scan: SourceScan) -> tuple[float | None, float | None]:
     return scan.probe.fps, scan.probe.duration_s
 
 
-def source_from_row(row: Mapping[str, object]) -> Source:
+def source_from_row(row: Mapping) -> Source:
     """The source of a `SOURCES` row."""
-    extra, size_bytes = row["extra"], row["size_bytes"]
-    assert isinstance(extra, list)
-    assert size_bytes is None or isinstance(size_bytes, int)
-    return Source(**{name: str(row[name]) for name in _SOURCE_TEXTS}, extra=dict(extra), size_bytes=size_bytes)
+    span = {name: row[name] for name in _SPAN if row[name] is not None}
+    texts = {name: str(row[name]) for name in _SOURCE_TEXTS}
+    found = Span(**span) if span else None
+    return Source(**texts, extra=dict(row["extra"]), size_bytes=row["size_bytes"], span=found)
 
 
 def source_columns(source: Source) -> dict[str, object]:
     """What a listing says about a source, as its row holds it."""
     texts = {name: getattr(source, name) for name in _SOURCE_TEXTS}
-    return {**texts, "extra": sorted(source.extra.items()), "size_bytes": source.size_bytes}
+    span = {name: getattr(source.span, name, None) for name in _SPAN}
+    return {**texts, **span, "extra": sorted(source.extra.items()), "size_bytes": source.size_bytes}
 
 
 def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Signals | None) -> SourceScan:
@@ -190,6 +200,7 @@ def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Si
         signals=signals,
         thumbnails=(),
         effort=_effort("scan", row),
+        first_frame=row["first_frame"],
     )
 
 

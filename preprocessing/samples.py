@@ -61,19 +61,49 @@ def _check(condition: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Span:
+    """The part of a file that a source is, half-open, in frames or in seconds of the file; None is the file's own end.
+
+    Frames count from the start of the file, wherever the span starts: so do all frames of transitions and clips.
+    """
+
+    start_frame: int | None = None
+    end_frame: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two units at once, nothing at all, and spans without a frame."""
+        frames, seconds = (self.start_frame, self.end_frame), (self.start_s, self.end_s)
+        given = [pair for pair in (frames, seconds) if pair != (None, None)]
+        _check(len(given) == 1, "a span is given in frames or in seconds, not in both and not in neither")
+        start, end = given[0]
+        legal = (start or 0) >= 0 and (end is None or end > (start or 0))
+        _check(legal, f"the span {self} is empty or starts before the file; expected 0 <= start < end")
+
+    def __str__(self) -> str:
+        """As a half-open range, for people and for identity."""
+        if self.start_s is None and self.end_s is None:
+            return f"[{self.start_frame or 0}, {'end' if self.end_frame is None else self.end_frame})"
+        return f"[{self.start_s or 0.0} s, {'end' if self.end_s is None else f'{self.end_s} s'})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """One video of the dataset.
+    """One video of the dataset: a file, or a part of one.
 
     Attributes:
-        source_id: Hash of `uri` and the frame range.
+        source_id: Hash of `uri` and `span`.
         group_id: The original video; splits never separate a group.
         uri: Path relative to the input as given, for people and for identity.
         location: Where the file is now; never stored in a shard.
-        content_id: Size and modification time, or etag; a changed one is scanned again.
+        content_id: Size and modification time, or etag; where it moved, `sha256` says whether the content changed.
         caption: The text that describes it, empty if there is none.
         licence: The licence if known.
         extra: Columns of a metadata table that are passed through.
         size_bytes: Of the file, None where nobody knows.
+        span: Which part of the file it is; None is all of it.
+        sha256: Of the file's bytes, empty where nobody read them yet.
     """
 
     source_id: str
@@ -85,6 +115,13 @@ class Source:
     licence: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
     size_bytes: int | None = None
+    span: Span | None = None
+    sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """The uri, with the span where there is one: for people."""
+        return self.uri if self.span is None else f"{self.uri} {self.span}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +184,7 @@ class Signals:
     """What one pass over a source measured, over time; enough to decide again without decoding.
 
     Attributes:
-        timestamps_s: Presentation time of every decoded frame, (N,) float64, increasing.
+        timestamps_s: Presentation time of every decoded frame in its file, (N,) float64, increasing.
         luma: Mean brightness of every frame, 0 to 255, (N,) float32.
         motion_times_s: When each motion value was measured, (M,) float64.
         motion: Named motion series, each (M,) float32, in per cent of the diagonal per second unless its name says otherwise.
@@ -196,7 +233,10 @@ class SourceScan:
         message: One line for people about the reason, empty if there is none.
         num_frames: Frames that decoded.
         decoder: Library that gave the frames: decord or pyav.
+        transitions: In frames of the file, as those of the thumbnails.
+        signals: Of the frames that decoded; their time stamps are the file's.
         effort: What the scan took, None where nobody measured.
+        first_frame: Frame of the file that the first of them is: 0 unless the source is a span.
     """
 
     source: Source
@@ -210,6 +250,7 @@ class SourceScan:
     signals: Signals | None
     thumbnails: tuple[Thumbnail, ...]
     effort: Effort | None = None
+    first_frame: int = 0
 
     def __post_init__(self) -> None:
         """A source either decoded or says why not."""

@@ -3,7 +3,7 @@
 Everything that touches the file runs in a child process. A bad video is data: it comes back as a failed scan with its reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,12 +14,12 @@ from preprocessing.config import MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.isolation import ChildFailed, IsolatedWorker
 from preprocessing.motion import MotionMeter
 from preprocessing.reasons import Reason
-from preprocessing.samples import Probe, Signals, Source, SourceScan, Thumbnail, Transition
+from preprocessing.samples import Probe, Signals, Source, SourceScan, Span, Thumbnail, Transition
 from preprocessing.transitions import TransitionDetector
 from preprocessing.video_io.decord_reader import DecordFailed
 from preprocessing.video_io.frames import Frame, FrameStream
 from preprocessing.video_io.probe import UnreadableVideo, probe
-from preprocessing.video_io.read import read_frames, read_frames_without_decord
+from preprocessing.video_io.read import read_frames, read_frames_without_decord, read_span
 
 VERSION = 1
 
@@ -48,6 +48,7 @@ class _Measured:
     transitions: tuple[Transition, ...]
     signals: Signals
     thumbnails: tuple[Thumbnail, ...]
+    first_frame: int = 0
 
 
 def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
@@ -65,7 +66,10 @@ def _scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker)
     failure = ChildFailed(Reason.CRASHED, "never tried")
     for attempt in range(settings.scan.max_attempts):
         try:
-            measured = worker.call(measure_file, source.location, settings, attempt == 0)
+            if source.span is None:
+                measured = worker.call(measure_file, source.location, settings, attempt == 0)
+            else:
+                measured = worker.call(measure_span, source.location, source.span, settings)
         except ChildFailed as error:
             failure = error
         except UnreadableVideo as error:
@@ -94,6 +98,51 @@ def measure_file(path: str, settings: ScanSettings, with_decord: bool) -> Iterat
             return
     stream = read_frames_without_decord(path, probed, height_px=height_px, width_px=width_px)
     yield from _measure(stream, probed, settings)
+
+
+def measure_span(path: str, span: Span, settings: ScanSettings) -> Iterator[_Measured | None]:
+    """`measure_file` for a part of the file: what it measures is told in frames and seconds of the file.
+
+    Raises:
+        UnreadableVideo: If no frame of the span decodes.
+    """
+    probed = probe(path)
+    height_px, width_px = analysis_size(probed, settings.scan.analysis_width_px)
+    stream = read_span(path, probed, span, height_px=height_px, width_px=width_px)
+    firsts: list[Frame] = []
+    from_zero = FrameStream(stream.decoder, _from_zero(stream, firsts))
+    try:
+        for measured in _measure(from_zero, probed, settings):
+            yield measured and _in_file(measured, firsts[0])
+    except UnreadableVideo as error:
+        raise UnreadableVideo(error.reason, f"no frame of {span} decodes: the file may be shorter") from error
+
+
+def _from_zero(stream: FrameStream, firsts: list[Frame]) -> Generator[Frame, None, bool]:
+    """The stream's frames, counted and timed from the first one, which is left in `firsts`."""
+    for frame in stream:
+        first = firsts[0] if firsts else frame
+        firsts[:] = [first]
+        yield replace(frame, index=frame.index - first.index, timestamp_s=frame.timestamp_s - first.timestamp_s)
+    return stream.truncated
+
+
+def _in_file(measured: _Measured, first: Frame) -> _Measured:
+    """What was measured of a span, in frames and seconds of its file."""
+    signals, by = measured.signals, first.index
+    return replace(
+        measured,
+        first_frame=by,
+        transitions=tuple(
+            replace(t, start_frame=t.start_frame + by, end_frame=t.end_frame + by) for t in measured.transitions
+        ),
+        thumbnails=tuple(replace(thumbnail, frame=thumbnail.frame + by) for thumbnail in measured.thumbnails),
+        signals=replace(
+            signals,
+            timestamps_s=signals.timestamps_s + first.timestamp_s,
+            motion_times_s=signals.motion_times_s + first.timestamp_s,
+        ),
+    )
 
 
 def analysis_size(probed: Probe, longer_side_px: int) -> tuple[int, int]:
@@ -146,7 +195,7 @@ def _thumbnail(frame: Frame, width_px: int) -> Thumbnail:
 
 def _scanned(source: Source, measured: _Measured) -> SourceScan:
     num_frames = len(measured.signals.timestamps_s)
-    declared = measured.probe.num_frames_declared
+    declared = measured.probe.num_frames_declared if source.span is None else source.span
     cut_off = f"{num_frames} of {declared or 'an unknown number of'} declared frames decoded"
     return SourceScan(
         source=source,
@@ -159,6 +208,7 @@ def _scanned(source: Source, measured: _Measured) -> SourceScan:
         transitions=measured.transitions,
         signals=measured.signals,
         thumbnails=measured.thumbnails,
+        first_frame=measured.first_frame,
     )
 
 

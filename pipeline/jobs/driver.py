@@ -292,6 +292,7 @@ def cut_and_decide(scan: SourceScan, recipe: Recipe) -> list[tuple[ClipCandidate
         transitions=scan.transitions,
         signals=scan.signals,
         clips=recipe.clips,
+        first_frame=scan.first_frame,
     )
     return [(candidate, decide(candidate, recipe.decide)) for candidate in found]
 

@@ -1,10 +1,10 @@
-"""Reads videos: all frames at a size, or a clip on the grid. decord first where it is right, PyAV everywhere else.
+"""Reads videos: all frames at a size, those of a span, or a clip on the grid. decord first where it is right, PyAV everywhere else.
 
 Both stream: memory does not grow with the video. Run them in a child process (`preprocessing.isolation`): the files are untrusted,
 and the decoders are not safe.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice, repeat
 
 import numpy as np
@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from preprocessing.isolation import sign_of_life
 from preprocessing.reasons import Reason
-from preprocessing.samples import Probe
+from preprocessing.samples import Probe, Span
 from preprocessing.video_io.decord_reader import open_with_decord, read_with_decord
 from preprocessing.video_io.frames import Frame, FrameStream
-from preprocessing.video_io.packets import packet_table
+from preprocessing.video_io.packets import PacketTable, packet_table
 from preprocessing.video_io.probe import UnreadableVideo
 from preprocessing.video_io.pyav_reader import Converter, Picture, all_pictures, pictures_from, read_with_pyav
-from preprocessing.video_io.timeline import shown_on_grid
+from preprocessing.video_io.timeline import TAIL_S, shown_on_grid
 
-__all__ = ["Frame", "FrameStream", "read_clip", "read_frames", "read_frames_without_decord"]
+_SAME_S = 1e-6
+"""Times closer than this are one: seconds that a table rounded must not lose a frame."""
+
+__all__ = ["Frame", "FrameStream", "read_clip", "read_frames", "read_frames_without_decord", "read_span"]
 
 
 def read_frames(path: str, probe: Probe, *, height_px: int, width_px: int) -> FrameStream:
@@ -41,6 +44,42 @@ def read_frames_without_decord(path: str, probe: Probe, *, height_px: int, width
     """The same by PyAV alone."""
     table = packet_table(path, probe)
     return FrameStream("pyav", read_with_pyav(path, probe, table, height_px=height_px, width_px=width_px))
+
+
+def read_span(path: str, probe: Probe, span: Span, *, height_px: int, width_px: int) -> FrameStream:
+    """The frames of a part of the file, with their places and times in the file; decodes from the key picture before.
+
+    By PyAV: decord does not seek exactly. The stream is `truncated` where the file ends before the span does.
+
+    Raises:
+        UnreadableVideo: If the file does not open.
+    """
+    table = packet_table(path, probe)
+    convert = Converter(probe, height_px=height_px, width_px=width_px)
+    return FrameStream("pyav", _frames_of_span(_pictures_of_span(path, probe, table, span), table, span, convert))
+
+
+def _pictures_of_span(path: str, probe: Probe, table: PacketTable | None, span: Span) -> Iterator[Picture]:
+    start_frame, start_s = span.start_frame or 0, span.start_s or 0.0
+    if start_s and table is not None:
+        start_frame = int(np.searchsorted(table.times_s(probe.fps), start_s - _SAME_S))
+    for picture in _pictures_at(path, probe, table, start_frame):
+        if picture.timestamp_s >= start_s - _SAME_S:
+            yield picture
+
+
+def _frames_of_span(
+    pictures: Iterator[Picture], table: PacketTable | None, span: Span, convert: Converter
+) -> Generator[Frame, None, bool]:
+    last = None
+    for picture in pictures:
+        if picture.index == span.end_frame or (span.end_s and picture.timestamp_s >= span.end_s - _SAME_S):
+            return False
+        last = picture
+        yield Frame(index=picture.index, timestamp_s=picture.timestamp_s, rgb_HWC=convert(picture.image))
+    if last is None or (span.end_frame is None and span.end_s is None):
+        return last is not None and table is not None and last.index + 1 < len(table.pts)
+    return (span.end_frame or 0) > last.index + 1 or (span.end_s or 0.0) > last.timestamp_s + TAIL_S
 
 
 def read_clip(
@@ -69,7 +108,8 @@ def read_clip(
     top, left = (cover_height_px - height_px) // 2, (cover_width_px - width_px) // 2
     convert = Converter(probe, height_px=cover_height_px, width_px=cover_width_px)
     given = 0
-    stamped = ((picture.timestamp_s, picture) for picture in _pictures_at(path, probe, start_frame))
+    pictures = _pictures_at(path, probe, packet_table(path, probe), start_frame)
+    stamped = ((picture.timestamp_s, picture) for picture in pictures)
     for picture, count in shown_on_grid(stamped, fps, num_frames):
         if count:
             covering_HWC = convert(picture.image)
@@ -85,10 +125,11 @@ def cover_size(probe: Probe, *, height_px: int, width_px: int) -> tuple[int, int
     return max(height_px, round(probe.height_px * scale)), max(width_px, round(probe.width_px * scale))
 
 
-def _pictures_at(path: str, probe: Probe, start_frame: int) -> Iterator[Picture]:
+def _pictures_at(path: str, probe: Probe, table: PacketTable | None, start_frame: int) -> Iterator[Picture]:
     """Pictures from a frame on, by seeking where that is exact."""
-    table = packet_table(path, probe)
-    if table is not None and 0 < start_frame < len(table.pts):
+    if table is not None and start_frame >= len(table.pts):
+        return iter(())
+    if table is not None and start_frame > 0:
         found = pictures_from(path, probe, table, start_frame)
         if found is not None:
             return found

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -155,3 +156,23 @@ def test_scores_of_a_shot_do_not_see_its_neighbours() -> None:
     )
     assert (still.scores["dynamism"], still.scores["active_share"]) == (0.0, 0.0)
     assert (lively.scores["dynamism"], lively.scores["active_share"]) == (8.0, 1.0)
+
+
+def test_clips_of_a_span_are_told_in_frames_and_seconds_of_the_file() -> None:
+    whole, clips = np.arange(400) / 24, ClipsConfig(max_segments=2)
+    of_file = found(whole[100:], [cut(150)], clips)
+    signals = signals_of(whole[100:] - whole[100])
+    of_span = candidates(
+        source_id="abc",
+        num_frames=300,
+        height_px=90,
+        width_px=160,
+        transitions=[cut(250)],
+        signals=replace(signals, timestamps_s=whole[100:], motion_times_s=signals.motion_times_s + whole[100]),
+        clips=clips,
+        first_frame=100,
+    )
+    assert [clip.start_frame for clip in of_span] == [100 + clip.start_frame for clip in of_file]
+    assert [clip.end_frame for clip in of_span] == [100 + clip.end_frame for clip in of_file]
+    assert [clip.start_s for clip in of_span] == [round(clip.start_frame / 24, 6) for clip in of_span]
+    assert all(clip.scores["transitions"] == 0 for clip in of_span)

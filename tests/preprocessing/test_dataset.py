@@ -62,7 +62,7 @@ def test_a_dataset_that_is_absent_or_of_another_schema_is_refused(tmp_path: Path
     with pytest.raises(ValueError, match="there is no dataset at"):
         Dataset.open(str(tmp_path))
     (tmp_path / "dataset.json").write_text(json.dumps({"schema_version": 99}))
-    with pytest.raises(ValueError, match="schema version 99, this longtake knows 1"):
+    with pytest.raises(ValueError, match="schema version 99, this longtake knows 2"):
         Dataset.open(str(tmp_path))
 
 

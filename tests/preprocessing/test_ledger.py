@@ -287,7 +287,8 @@ def test_shots_are_counted_between_transitions() -> None:
         Transition(kind=TransitionKind.GRADUAL, start_frame=a, end_frame=b, score=1) for a, b in [(0, 5), (95, 100)]
     ]
     cut = Transition(kind=TransitionKind.CUT, start_frame=50, end_frame=50, score=1)
-    assert rows.count_shots(100, []) == 1
-    assert rows.count_shots(100, fades) == 1
-    assert rows.count_shots(100, [fades[0], cut, fades[1]]) == 2
-    assert rows.count_shots(0, []) == 0
+    assert rows.count_shots(range(100), []) == 1
+    assert rows.count_shots(range(100), fades) == 1
+    assert rows.count_shots(range(100), [fades[0], cut, fades[1]]) == 2
+    assert rows.count_shots(range(5, 95), [cut]) == 2
+    assert rows.count_shots(range(0), []) == 0

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanCo
 from preprocessing.decide import decide
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
-from preprocessing.samples import Decision, Source, SourceScan, Verdict
+from preprocessing.samples import Decision, Source, SourceScan, Span, Verdict
 from preprocessing.scan import ScanSettings, scan_source
 from preprocessing.video_io.write import Mp4Writer
 from tests.preprocessing.shared_videos import VIDEOS, shared_video
@@ -171,3 +172,20 @@ def test_every_shared_video_gets_the_row_that_its_manifest_says(tmp_path: Path, 
 
 def f1(line: str) -> float:
     return float(line.split("'F1': ")[1].split(",")[0])
+
+
+def test_a_span_is_measured_as_a_file_of_its_own_and_told_in_frames_of_its_file(worker: IsolatedWorker) -> None:
+    source = source_at(shared_video("nasa_multistream.mp4"))
+    whole = scan_source(source, SETTINGS, worker)
+    part = scan_source(replace(source, span=Span(start_frame=150, end_frame=300)), SETTINGS, worker)
+    assert (part.ok, part.reasons, part.first_frame, part.num_frames) == (True, (), 150, 150)
+    assert [t.start_frame for t in part.transitions] == [202]
+    assert part.signals is not None
+    assert whole.signals is not None
+    np.testing.assert_allclose(part.signals.timestamps_s, whole.signals.timestamps_s[150:300])
+    np.testing.assert_allclose(part.signals.luma, whole.signals.luma[150:300])
+    assert 6.0 < part.signals.motion_times_s[0] < 6.7
+    assert [t.frame for t in part.thumbnails] == list(range(150, 300, 25))
+    beyond = scan_source(replace(source, span=Span(start_frame=400, end_frame=500)), SETTINGS, worker)
+    assert (beyond.ok, beyond.reasons) == (False, (Reason.UNDECODABLE,))
+    assert "[400, 500)" in beyond.message

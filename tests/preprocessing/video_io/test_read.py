@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preprocessing.samples import Probe
+from preprocessing.samples import Probe, Span
 from preprocessing.video_io.packets import packet_table
 from preprocessing.video_io.probe import UnreadableVideo, probe
-from preprocessing.video_io.read import cover_size, read_clip, read_frames, read_frames_without_decord
+from preprocessing.video_io.read import cover_size, read_clip, read_frames, read_frames_without_decord, read_span
 from preprocessing.video_io.timeline import grid_frames
 from preprocessing.video_io.write import Mp4Writer
 from tests.preprocessing.shared_videos import shared_video
@@ -140,3 +140,32 @@ def test_a_packet_table_of_a_cut_file_has_what_is_there() -> None:
     table = packet_table(path, probe(path))
     assert table is not None
     assert table.num_packets == 180 < 289
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "mjpeg"])
+@pytest.mark.parametrize("span", [Span(start_frame=30, end_frame=75), Span(start_s=30 / 24, end_s=3.125)])
+def test_a_span_has_its_frames_with_their_places_in_the_file(tmp_path: Path, codec: str, span: Span) -> None:
+    probed = write_numbered(tmp_path / "a.mp4", 100, codec=codec)
+    stream = read_span(str(tmp_path / "a.mp4"), probed, span, height_px=64, width_px=128)
+    frames = list(stream)
+    assert [number_of(frame.rgb_HWC) for frame in frames] == [frame.index for frame in frames] == list(range(30, 75))
+    np.testing.assert_allclose([frame.timestamp_s for frame in frames], np.arange(30, 75) / 24, atol=1e-4)
+    assert not stream.truncated
+
+
+@pytest.mark.parametrize(
+    ("span", "indices", "truncated"),
+    [
+        (Span(start_frame=50), range(50, 60), False),
+        (Span(end_s=0.5), range(12), False),
+        (Span(start_frame=50, end_frame=61), range(50, 60), True),
+        (Span(start_s=2.0, end_s=2.6), range(48, 60), False),
+        (Span(start_s=2.0, end_s=9.0), range(48, 60), True),
+        (Span(start_frame=60, end_frame=70), range(0), False),
+    ],
+)
+def test_a_span_that_outlasts_its_file_says_so(tmp_path: Path, span: Span, indices: range, truncated: bool) -> None:
+    probed = write_numbered(tmp_path / "a.mp4", 60)
+    stream = read_span(str(tmp_path / "a.mp4"), probed, span, height_px=64, width_px=128)
+    assert [frame.index for frame in stream] == list(indices)
+    assert stream.truncated == truncated
