@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from errno import EAGAIN, ENOMEM
@@ -187,10 +188,10 @@ class _Child:
         try:
             if self._connection.poll(timeout_s):
                 return self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            self._explain_death()
         except BlockingIOError:
             pass
+        except (EOFError, OSError):  # OSError: the child died in the middle of a message
+            self._explain_death()
         raise ChildFailed(Reason.TIMEOUT, f"no progress for {timeout_s:g} s")
 
     def cpu_s(self) -> float:
@@ -227,11 +228,17 @@ def _timeval(seconds: float) -> bytes:
 _to_parent: Connection | None = None
 """Set in a child while it works."""
 
+_sending = threading.Lock()
+"""A function may decode in a thread of its own while the child's main thread sends."""
+
 
 def sign_of_life() -> None:
     """Restart the progress deadline from inside a long step that has nothing to yield; elsewhere than in a child, nothing."""
-    if _to_parent is not None:
-        _to_parent.send((_TICK, None))
+    if _to_parent is not None and _sending.acquire(blocking=False):  # else an item is on its way, which says it better
+        try:
+            _to_parent.send((_TICK, None))
+        finally:
+            _sending.release()
 
 
 def _serve() -> NoReturn:
@@ -258,7 +265,8 @@ def _serve() -> NoReturn:
 def _run(connection: Connection, function: Callable[..., Iterator[object]], args: tuple[object, ...]) -> None:
     try:
         for item in function(*args):
-            connection.send((_TICK if item is None else _ITEM, item))
+            with _sending:
+                connection.send((_TICK if item is None else _ITEM, item))
         connection.send((_END, None))
     except (BrokenPipeError, ConnectionResetError):
         raise
@@ -268,9 +276,15 @@ def _run(connection: Connection, function: Callable[..., Iterator[object]], args
         connection.send(_described(error))
 
 
-def _described(error: Exception) -> tuple[int, object]:
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether an error is the memory limit's, whatever its class: a new child may fare better."""
     # OpenCV's words for a failed allocation; what a decoder gets that cannot start a thread for want of address space
-    if "Insufficient memory" in str(error) or (isinstance(error, OSError) and error.errno in (EAGAIN, ENOMEM)):
+    no_memory = isinstance(error, OSError) and error.errno in (EAGAIN, ENOMEM)
+    return no_memory or isinstance(error, MemoryError) or "Insufficient memory" in str(error)
+
+
+def _described(error: Exception) -> tuple[int, object]:
+    if ran_out_of_memory(error):
         return _NO_MEMORY, str(error)
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes

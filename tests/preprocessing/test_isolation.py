@@ -2,12 +2,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from preprocessing.isolation import ChildFailed, IsolatedWorker, sign_of_life
 from preprocessing.reasons import Reason
@@ -48,6 +50,12 @@ def grow(mib: int) -> Iterator[int]:
 def die(number: int) -> Iterator[int]:
     yield 1
     os.kill(os.getpid(), number)
+
+
+def die_in_the_middle_of_an_item() -> Iterator[NDArray[np.uint8]]:
+    yield np.zeros(1, np.uint8)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    yield np.zeros(8 << 20, np.uint8)
 
 
 def abort_like_cxx() -> Iterator[int]:
@@ -113,6 +121,15 @@ def test_what_came_before_a_hang_was_delivered(worker: IsolatedWorker) -> None:
     assert next(stream) == 1
     with pytest.raises(ChildFailed):
         next(stream)
+
+
+def test_a_death_in_the_middle_of_an_item_is_a_death(worker: IsolatedWorker) -> None:
+    stream = worker.stream(die_in_the_middle_of_an_item)
+    next(stream)
+    time.sleep(0.8)  # the second item waits half sent, for it is larger than the pipe
+    with pytest.raises(ChildFailed, match="SIGKILL") as failure:
+        next(stream)
+    assert failure.value.reason is Reason.CRASHED
 
 
 def test_progress_restarts_the_deadline(worker: IsolatedWorker) -> None:
