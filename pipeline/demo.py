@@ -20,8 +20,8 @@ from pipeline.jobs.generate import GenerateRequest, generate_videos
 from pipeline.jobs.preprocess import preprocess
 from pipeline.jobs.stage import train_stage
 from pipeline.tracking import Tracking, default_uri
+from preprocessing.clip_frames import read_clip_chunks
 from preprocessing.dataset import Dataset
-from preprocessing.encode import read_clip_chunks
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.plan import kept_clips
 from preprocessing.rendering.demo_set import TRUTH_FILE, render_demo

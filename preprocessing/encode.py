@@ -6,22 +6,20 @@ with one line and left out, and the shard goes on.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from itertools import chain, islice
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from preprocessing.clip_frames import Chunk, Unreadable, read_clips
 from preprocessing.codecs.base import Codec, Frame
 from preprocessing.config import EncodeConfig
 from preprocessing.isolation import ChildFailed, IsolatedWorker
 from preprocessing.samples import CodecRecord, LatentSample, PlannedClip, PlannedShard, ShardRecord
 from preprocessing.shards import write_shard
 from preprocessing.storage import Storage
-from preprocessing.video_io.probe import UnreadableVideo, probe
-from preprocessing.video_io.read import read_clip
 
 VERSION = 1
 """Bumped by hand when the same clip and codec would give another sample."""
@@ -29,12 +27,17 @@ VERSION = 1
 SCHEMA = 1
 """Version of a sample's metadata."""
 
-FRAMES_PER_CHUNK = 8
-"""Frames that cross from the child at once: 10 MB at 480p."""
-
 
 class ClipFailed(Exception):
     """A clip that cannot be encoded; its message is one line for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A clip that was not encoded, with one line for people."""
+
+    clip_id: str
+    message: str
 
 
 def encode_fingerprint(settings: EncodeConfig, record: CodecRecord) -> str:
@@ -58,54 +61,79 @@ def encode_shard(
     Args:
         shard: What to encode, in this order.
         codec: Loaded for the same settings.
-        worker: Its child decodes.
+        worker: Its child decodes, ahead of the codec.
         storage: The dataset's.
         settings: How often a dying child is replaced.
         fingerprint: `encode_fingerprint` of the settings, stored with every sample.
         scratch: Local folder for the growing tar.
     """
+
+    def encode(clip: PlannedClip, chunks: Iterator[Chunk | Unreadable]) -> LatentSample | LeftOut:
+        try:
+            return encode_clip(clip, _frames(clip, chunks), codec=codec, fingerprint=fingerprint)
+        except ClipFailed as error:
+            return LeftOut(clip_id=clip.clip_id, message=str(error))
+
     since = worker.spent()
     failed: dict[str, str] = {}
-    samples = _samples(shard, codec, worker, settings.max_attempts, fingerprint, failed)
+    samples = _without_failures(encode_clips(shard.clips, encode, worker, settings.max_attempts), failed)
     record = write_shard(storage, shard.key, samples, scratch=scratch, failed=failed)
     return replace(record, effort=worker.spent() - since)
 
 
-def _samples(
-    shard: PlannedShard,
-    codec: Codec,
-    worker: IsolatedWorker,
-    max_attempts: int,
-    fingerprint: str,
-    failed: dict[str, str],
-) -> Iterator[LatentSample]:
-    """The shard's samples; clips that fail go into `failed` instead."""
-    for clip in shard.clips:
-        try:
-            yield encode_clip(clip, codec=codec, worker=worker, max_attempts=max_attempts, fingerprint=fingerprint)
-        except ClipFailed as error:
-            failed[clip.clip_id] = str(error)
+def _without_failures(results: Iterator[LatentSample | LeftOut], failed: dict[str, str]) -> Iterator[LatentSample]:
+    """The samples; what was left out goes into `failed` instead."""
+    for result in results:
+        if isinstance(result, LeftOut):
+            failed[result.clip_id] = result.message
+        else:
+            yield result
 
 
-def encode_clip(
-    clip: PlannedClip, *, codec: Codec, worker: IsolatedWorker, max_attempts: int, fingerprint: str
-) -> LatentSample:
-    """One clip's sample, from a new child after each that dies.
+Encode = Callable[[PlannedClip, Iterator[Chunk | Unreadable]], LatentSample | LeftOut]
 
-    Raises:
-        ClipFailed: If the clip cannot be read, or `max_attempts` children died of it.
+
+def encode_clips(
+    clips: Sequence[PlannedClip], encode: Encode, worker: IsolatedWorker, max_attempts: int
+) -> Iterator[LatentSample | LeftOut]:
+    """What `encode` makes of each clip and its chunks, in order.
+
+    One child reads all clips, and may be in the next one when it dies: so the clip that was waited for is read again by
+    itself, and is to blame only if `max_attempts` children die of it alone.
     """
-    for attempt in range(1, max_attempts + 1):
+    waiting = deque(clips)
+    while waiting:
+        chunks = worker.stream(read_clips, tuple(waiting))
         try:
-            return _encode_once(clip, codec, worker, fingerprint)
+            while waiting:
+                yield encode(waiting[0], chunks)
+                waiting.popleft()
+            _finish(chunks)
+        except ChildFailed:
+            yield _alone(waiting.popleft(), encode, worker, max_attempts)
+
+
+def _alone(clip: PlannedClip, encode: Encode, worker: IsolatedWorker, max_attempts: int) -> LatentSample | LeftOut:
+    message = ""
+    for attempt in range(1, max_attempts + 1):
+        chunks = worker.stream(read_clips, (clip,))
+        try:
+            result = encode(clip, chunks)
+            _finish(chunks)
+            return result
         except ChildFailed as error:
-            if attempt == max_attempts:
-                raise ClipFailed(_one_line(f"{error} ({attempt} attempts)")) from error
-    raise AssertionError("max_attempts is positive")
+            message = f"{' '.join(str(error).split())} ({attempt} attempts)"
+    return LeftOut(clip_id=clip.clip_id, message=message)
 
 
-def _encode_once(clip: PlannedClip, codec: Codec, worker: IsolatedWorker, fingerprint: str) -> LatentSample:
-    frames = _frames(clip, worker)
+def _finish(chunks: Iterator[object]) -> None:
+    """Hear a child out that has given all it had: else it would be killed, and the next call would start another."""
+    with suppress(ChildFailed):
+        deque(chunks, maxlen=0)
+
+
+def encode_clip(clip: PlannedClip, frames: Iterator[Frame], *, codec: Codec, fingerprint: str) -> LatentSample:
+    """The sample of a clip's frames, which are taken as the codec asks for them."""
     first = next(frames)
     return LatentSample(
         key=clip.clip_id,
@@ -117,36 +145,20 @@ def _encode_once(clip: PlannedClip, codec: Codec, worker: IsolatedWorker, finger
     )
 
 
-def _frames(clip: PlannedClip, worker: IsolatedWorker) -> Iterator[Frame]:
-    """Exactly the clip's frames, decoded in the child as they are asked for.
+def _frames(clip: PlannedClip, chunks: Iterator[Chunk | Unreadable]) -> Iterator[Frame]:
+    """The clip's frames out of a stream of many clips' chunks, as they are asked for.
 
     Raises:
-        ClipFailed: If there are fewer, or reading them failed in a way that another attempt would repeat.
+        ClipFailed: If reading them failed in a way that another attempt would repeat.
         ChildFailed: If the child died.
     """
     given = 0
-    try:
-        for chunk_NHWC in worker.stream(read_clip_chunks, clip):
-            yield from chunk_NHWC
-            given += len(chunk_NHWC)
-    except (UnreadableVideo, OSError, ValueError, RuntimeError) as error:
-        raise ClipFailed(_one_line(str(error) or type(error).__name__)) from error
-    if given != clip.num_frames:
-        raise ClipFailed(f"the video gave {given} of {clip.num_frames} frames from {clip.start_frame} on")
-
-
-def read_clip_chunks(clip: PlannedClip) -> Iterator[NDArray[np.uint8]]:
-    """The clip's frames, a few at a time, (n, height_px, width_px, 3); runs in the child."""
-    frames = read_clip(
-        clip.location,
-        probe(clip.location),
-        start_frame=clip.start_frame,
-        fps=clip.fps,
-        num_frames=clip.num_frames,
-        height_px=clip.height_px,
-        width_px=clip.width_px,
-    )
-    return map(np.stack, _batches(frames))
+    while given < clip.num_frames:
+        chunk = next(chunks)
+        if isinstance(chunk, Unreadable):
+            raise ClipFailed(chunk.message)
+        yield from chunk
+        given += len(chunk)
 
 
 def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) -> dict[str, object]:
@@ -175,12 +187,3 @@ def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) ->
         "fingerprints": {"encode": fingerprint},
     }
     return metadata | ({"licence": clip.licence} if clip.licence else {})
-
-
-def _batches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
-    while batch := list(islice(frames, FRAMES_PER_CHUNK)):
-        yield batch
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())

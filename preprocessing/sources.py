@@ -203,7 +203,7 @@ def _source(item: _Found) -> Source:
         group_id=identity,
         uri=item.uri,
         location=str(item.path),
-        content_id=_content_id(item.path),
+        content_id=content_id(item.path),
         caption=_sidecar_caption(item.path) if item.caption is None else item.caption,
         licence=item.licence,
         extra=item.extra,
@@ -215,7 +215,8 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _content_id(path: Path) -> str:
+def content_id(path: Path) -> str:
+    """Which content a file has, by size and time of change in nanoseconds; for one that is gone, why it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:

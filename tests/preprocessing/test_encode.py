@@ -1,18 +1,23 @@
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from preprocessing.clip_frames import Chunk, Unreadable
 from preprocessing.codecs.dct import DctCodec
 from preprocessing.config import EncodeConfig, HunyuanPaths
-from preprocessing.encode import encode_fingerprint, encode_shard, sample_metadata
+from preprocessing.encode import LeftOut, encode_clip, encode_clips, encode_fingerprint, encode_shard, sample_metadata
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import LatentSample, PlannedClip, PlannedShard, ShardRecord, Split
-from preprocessing.shards import file_key, read_sample, tar_key
+from preprocessing.shards import file_key, read_sample, tar_key, write_shard
+from preprocessing.sources import content_id
 from preprocessing.storage import open_storage
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip
@@ -124,14 +129,56 @@ def test_clips_that_cannot_be_read_are_recorded_and_the_shard_goes_on(
     assert all(line and "\n" not in line for line in record.failed.values())
 
 
-def test_a_clip_that_kills_its_child_is_given_up_after_the_allowed_attempts(video: Path, tmp_path: Path) -> None:
+def test_a_clip_that_kills_its_child_is_given_up_after_the_allowed_attempts_and_harms_no_neighbour(
+    video: Path, tmp_path: Path
+) -> None:
     pipe = tmp_path / "endless.mp4"
     os.mkfifo(pipe)  # opening it waits for a writer for ever
+    clips = [make_clip("before", video), make_clip("hangs", pipe), make_clip("after", video)]
     with IsolatedWorker(progress_timeout_s=2, memory_limit_mb=1024) as worker:
-        record, _ = encode([make_clip("hangs", pipe), make_clip("good", video)], worker, tmp_path / "dataset")
-    assert record.clip_ids == ("good",)
+        record, _ = encode(clips, worker, tmp_path / "dataset")
+    assert record.clip_ids == ("before", "after")
+    assert list(record.failed) == ["hangs"]
     assert "timeout" in record.failed["hangs"]
     assert "2 attempts" in record.failed["hangs"]
+
+
+def test_a_child_killed_from_outside_costs_nothing(video: Path, tmp_path: Path) -> None:
+    clips = [make_clip(name, video) for name in "abc"]
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=1024) as worker:
+        undisturbed, _ = encode(clips, worker, tmp_path / "one")
+
+        def encode_with_a_kill(clip: PlannedClip, chunks: Iterator[Chunk | Unreadable]) -> LatentSample | LeftOut:
+            frames = [frame for chunk in islice(chunks, 2) for frame in chunk]
+            if clip.clip_id == "b" and killed.append(clip.clip_id) is None and len(killed) == 1:
+                for child in psutil.Process().children():
+                    child.kill()
+            while len(frames) < clip.num_frames:
+                frames += list(next(chunks))
+            return encode_clip(clip, iter(frames), codec=CODEC, fingerprint=FINGERPRINT)
+
+        killed: list[str] = []
+        results = list(encode_clips(clips, encode_with_a_kill, worker, max_attempts=1))
+    assert killed == ["b", "b"]
+    samples = [result for result in results if isinstance(result, LatentSample)]
+    record = write_shard(open_storage(str(tmp_path / "two")), undisturbed.key, samples, scratch=tmp_path)
+    assert record == undisturbed
+
+
+def test_a_source_that_changed_or_vanished_since_its_scan_is_refused(
+    worker: IsolatedWorker, video: Path, tmp_path: Path
+) -> None:
+    same, changed, gone = (tmp_path / name for name in ("same.mp4", "changed.mp4", "gone.mp4"))
+    for path in (same, changed, gone):
+        shutil.copy(video, path)
+    clips = [make_clip(path.stem, path, content_id=content_id(path), uri=path.name) for path in (same, changed, gone)]
+    os.utime(changed, ns=(1, 1))
+    gone.unlink()
+    record, _ = encode(clips, worker, tmp_path / "dataset")
+    assert record.clip_ids == ("same",)
+    assert "changed.mp4 has changed since it was scanned" in record.failed["changed"]
+    assert "scan it again" in record.failed["changed"]
+    assert "gone.mp4 is gone" in record.failed["gone"]
 
 
 def test_a_shard_of_failures_has_no_files(worker: IsolatedWorker, tmp_path: Path) -> None:
