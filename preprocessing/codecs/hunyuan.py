@@ -7,7 +7,7 @@ pipeline does (FramePack's soft append).
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -38,7 +38,7 @@ TILE_FRAMES = 16
 TILE_STRIDE = 12
 """Frames from one temporal tile to the next."""
 
-VAE_OPTIONS = {
+VAE_OPTIONS: Mapping[str, bool | int] = {
     "use_slicing": False,
     "use_tiling": False,
     "use_framewise_encoding": True,
@@ -47,6 +47,17 @@ VAE_OPTIONS = {
     "tile_sample_stride_num_frames": TILE_STRIDE,
 }
 """Pinned and recorded: other values give other latents (diffusers' defaults)."""
+
+
+def vae_options(spatial_tile_px: int | None) -> dict[str, bool | int]:
+    """`VAE_OPTIONS`, with spatial tiles that overlap by a quarter if a side is given."""
+    if spatial_tile_px is None:
+        return dict(VAE_OPTIONS)
+    tile, stride = spatial_tile_px, spatial_tile_px * 3 // 4
+    sizes = {"tile_sample_min_height": tile, "tile_sample_min_width": tile}
+    strides = {"tile_sample_stride_height": stride, "tile_sample_stride_width": stride}
+    return {**VAE_OPTIONS, "use_tiling": True, **sizes, **strides}
+
 
 MODELS = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
 """Parts with weights, by the names of the pipeline and of the settings."""
@@ -85,7 +96,8 @@ def load_hunyuan_codec(paths: HunyuanPaths, *, device: str) -> "HunyuanCodec":
         return _load(part, kind, folders[part], use_safetensors=True, **options)  # a pickle is never read
 
     vae = model("vae", AutoencoderKLHunyuanVideo, torch_dtype=dtype)
-    for name, value in VAE_OPTIONS.items():
+    options = vae_options(paths.spatial_tile_px)
+    for name, value in options.items():
         setattr(vae, name, value)
     pipeline = HunyuanVideoFramepackPipeline(
         vae=vae,
@@ -106,7 +118,7 @@ def load_hunyuan_codec(paths: HunyuanPaths, *, device: str) -> "HunyuanCodec":
             pipeline=pipeline,
             vae=vae,
             weights_sha256=hashlib.sha256("".join(hashes).encode()).hexdigest(),
-            options={"version": VERSION, "dtype": paths.dtype, **VAE_OPTIONS},
+            options={"version": VERSION, "dtype": paths.dtype, **options},
         )
     )
 
@@ -258,8 +270,16 @@ class HunyuanCodec:
     def _mode(self, frames: list[Frame]) -> Tensor:
         """Unscaled posterior mode of one tile, (1, C, T, H, W)."""
         pixels = to_pixels(frames).to(self._vae.device, self._vae.dtype)
-        moments = self._vae.quant_conv(self._vae.encoder(pixels))
+        moments = self._moments(pixels)
         return moments.chunk(2, dim=1)[0]
+
+    def _moments(self, pixels_BCTHW: Tensor) -> Tensor:
+        """Mean and log variance, in spatial tiles where that is on and the picture is larger than one."""
+        *_, height_px, width_px = pixels_BCTHW.shape
+        tile_px = self._vae.tile_sample_min_height, self._vae.tile_sample_min_width
+        if self._vae.use_tiling and (height_px > tile_px[0] or width_px > tile_px[1]):
+            return self._vae.tiled_encode(pixels_BCTHW)  # type: ignore[return-value]  # annotated as another class
+        return self._vae.quant_conv(self._vae.encoder(pixels_BCTHW))
 
     def _scaled(self, mode_BCTHW: Tensor) -> Latents:
         return (mode_BCTHW[0] * self._vae.config["scaling_factor"]).float().cpu().numpy()

@@ -1,6 +1,5 @@
 """The hunyuan codec on tiny models of its classes, held to what diffusers' own pipeline and VAE compute."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,86 +9,17 @@ import torch
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack import DEFAULT_PROMPT_TEMPLATE
 from PIL import Image
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoTokenizer,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    LlamaConfig,
-    LlamaModel,
-    PreTrainedTokenizerFast,
-    SiglipImageProcessorPil,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
 
 from preprocessing.codecs.base import Codec, Frame, Latents
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.codecs.hunyuan import soft_append, to_frames, to_pixels
 from preprocessing.config import EncodeConfig, HunyuanPaths
-
-WORD = r"<\|\w+\|>|\w+| ?[^\w\s]+|\s*[\r\n]+"
-CAPTION = "a dog runs over the green hill"
-
-
-def save_llama(folder: Path) -> None:
-    config = LlamaConfig(
-        vocab_size=128, hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2,
-        max_position_embeddings=512, pad_token_id=1,
-    )  # fmt: skip
-    LlamaModel(config).save_pretrained(folder)
-    words = dict.fromkeys(["<unk>", "<pad>", *re.findall(WORD, DEFAULT_PROMPT_TEMPLATE["template"] + CAPTION)])
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)  # type: ignore[assignment]
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
-    fast.padding_side = "right"
-    fast.save_pretrained(folder.with_name("tokenizer"))
-
-
-def save_clip(folder: Path) -> None:
-    pieces = [letter + end for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
-    vocabulary = {piece: i for i, piece in enumerate(["<|startoftext|>", "<|endoftext|>", *pieces])}
-    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
-    config = CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    CLIPTextModel(config).save_pretrained(folder)
-
-
-def save_siglip(folder: Path) -> None:
-    config = SiglipVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8,
-    )  # fmt: skip
-    SiglipVisionModel(config).save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-
-
-def save_vae(folder: Path) -> None:
-    AutoencoderKLHunyuanVideo(
-        latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4,
-        up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(2, 2, 2, 2), layers_per_block=1,
-        norm_num_groups=2,
-    ).save_pretrained(folder)  # fmt: skip
+from tests.preprocessing.codecs.tiny_hunyuan import CAPTION, diffusers_pipeline, save_encoders, save_vae
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> HunyuanPaths:
-    root = tmp_path_factory.mktemp("weights")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_vae(root / "vae")
-        save_llama(root / "llama")
-        save_clip(root / "clip")
-        save_siglip(root / "siglip")
-    return HunyuanPaths(
-        vae=str(root / "vae"),
-        text_encoder=str(root / "llama"),
-        tokenizer=str(root / "tokenizer"),
-        text_encoder_2=str(root / "clip"),
-        image_encoder=str(root / "siglip"),
-    )
+    return save_encoders(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +29,7 @@ def codec(paths: HunyuanPaths) -> Codec:
 
 @pytest.fixture(scope="module")
 def pipeline(paths: HunyuanPaths) -> HunyuanVideoFramepackPipeline:
-    """Diffusers' own, put together by itself."""
-    return HunyuanVideoFramepackPipeline(
-        text_encoder=LlamaModel.from_pretrained(paths.text_encoder),
-        tokenizer=AutoTokenizer.from_pretrained(paths.tokenizer),
-        transformer=None,  # type: ignore[arg-type]
-        vae=AutoencoderKLHunyuanVideo.from_pretrained(paths.vae),
-        scheduler=None,  # type: ignore[arg-type]
-        text_encoder_2=CLIPTextModel.from_pretrained(paths.text_encoder_2),
-        tokenizer_2=AutoTokenizer.from_pretrained(paths.text_encoder_2),
-        image_encoder=SiglipVisionModel.from_pretrained(paths.image_encoder),
-        feature_extractor=SiglipImageProcessorPil.from_pretrained(paths.image_encoder),
-    )
+    return diffusers_pipeline(paths)
 
 
 def clip(num_frames: int) -> list[Frame]:
@@ -132,6 +51,20 @@ def test_latents_equal_the_posterior_mode_of_the_whole_clip_times_the_scaling_fa
     latents = codec.encode_video(iter(frames))
     assert latents.shape == (4, 1 + num_frames // 4, 4, 4)
     np.testing.assert_array_equal(latents, diffusers_latents(pipeline, frames))
+
+
+@pytest.mark.parametrize("num_frames", [1, 17])
+def test_pictures_larger_than_a_spatial_tile_are_encoded_as_the_vae_tiles_them(
+    paths: HunyuanPaths, num_frames: int
+) -> None:
+    tiled = load_codec(EncodeConfig(codec="hunyuan", hunyuan=paths.model_copy(update={"spatial_tile_px": 64})))
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(paths.vae)
+    vae.enable_tiling(64, 64, tile_sample_stride_height=48, tile_sample_stride_width=48)
+    frames = list(np.random.default_rng(3).integers(0, 256, (num_frames, 80, 64, 3), np.uint8))
+    with torch.no_grad():
+        mode = vae.encode(to_pixels(frames)).latent_dist.mode()
+    np.testing.assert_array_equal(tiled.encode_video(frames), (mode * vae.config["scaling_factor"])[0].numpy())
+    assert (tiled.record.options["use_tiling"], tiled.record.options["tile_sample_stride_width"]) == (True, 48)
 
 
 def test_the_start_latent_is_the_picture_encoded_alone(codec: Codec, pipeline: HunyuanVideoFramepackPipeline) -> None:
