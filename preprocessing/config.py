@@ -17,14 +17,42 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0, multiple_of=16)]
 
 
+class TableColumns(Settings):
+    """What the columns of a metadata table are called; every other column is passed through.
+
+    A name that is changed here must be in the table. MiraData's and Sekai's tables are known by their own columns.
+    """
+
+    path: str = "path"
+    """The video: a path relative to the table, or to `sources.videos_folder`; an absolute path; or a URI."""
+    caption: str = "caption"
+    """What the video shows."""
+    licence: str = "licence"
+    """Its licence."""
+    group: str = "group_id"
+    """The original video; rows of one group never stand in two splits."""
+    start_frame: str = "start_frame"
+    """First frame that the row means, counted from 0 at the start of the file."""
+    end_frame: str = "end_frame"
+    """The frame after its last one."""
+    start_s: str = "start_s"
+    """The same in seconds; a row has frames or seconds."""
+    end_s: str = "end_s"
+    """The end in seconds, itself not included."""
+
+
 class SourcesConfig(Settings):
-    """Which files of a folder are videos, and how groups are split."""
+    """Which files of a folder are videos, how tables are read, and how groups are split."""
 
     video_extensions: tuple[str, ...] = (
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv",
         ".ogv", ".3gp", ".y4m", ".h264", ".264", ".hevc", ".h265", ".265", ".ivf", ".mxf", ".vob",
     )  # fmt: skip
     """File names in folders that get a row; a file given by name always gets one."""
+    columns: TableColumns = TableColumns()
+    """How the columns of CSV, JSONL and Parquet tables are named."""
+    videos_folder: str = ""
+    """Folder or URI that paths in tables are relative to; empty for the table's own folder."""
     eval_percent: Annotated[int, Field(ge=0, le=50)] = 5
     """Share of groups held out for evaluation, in per cent."""
 

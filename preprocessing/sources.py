@@ -1,28 +1,26 @@
-"""Inputs to sources: a folder, a glob, a video file by name, or a table of paths and captions (CSV, JSONL, Parquet).
+"""Inputs to sources: folders, globs, video files by name, and metadata tables, on this machine or in buckets.
 
-Identity: a source's uri is the name of the input's folder and the path below it, so ``raw``, ``raw/*.mp4`` and
-``raw/a.mp4`` all call the same file ``raw/a.mp4``, wherever ``raw`` is mounted. `source_id` is a hash of the uri. Two
-inputs that give one uri to two different files are refused; one file that two inputs give is taken once. `content_id` is
-size and modification time in nanoseconds.
+Identity: a source's uri is the name of the input's folder and the path below it, so ``raw``, ``raw/*.mp4``, ``raw/a.mp4`` and
+``s3://videos/raw`` all call the same file ``raw/a.mp4``, wherever ``raw`` is. `source_id` is a hash of the uri and of the span of the
+file that a table's row names, if any. Two inputs that give one uri to two different files are refused; a source that two inputs
+give is taken once, with the caption and columns of whichever has them. `content_id` is size and modification time in
+nanoseconds, or etag. `group_id` is the original video that a table names, else the file.
 
 Captions: ``a.mp4.txt`` or ``a.txt`` beside ``a.mp4`` is its caption (UTF-8). A table's caption wins.
 """
 
-import csv
 import glob
 import hashlib
-import json
-import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from preprocessing.config import SourcesConfig
-from preprocessing.samples import Source, Split
+from preprocessing.input_files import ABSENT, FileFacts, InputFiles, input_files, is_remote, shown
+from preprocessing.samples import Source, Span, Split
+from preprocessing.tables import Place, TableRow, is_table, read_table
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_CAPTION_BYTES = 1 << 16
 """A longer sidecar file is no caption."""
 
@@ -32,7 +30,7 @@ class InputSize:
     """How much there is to do.
 
     Attributes:
-        num_sources: Videos.
+        num_sources: Videos, and spans of them.
         size_bytes: Of their files together, as far as these tell.
     """
 
@@ -45,7 +43,7 @@ class SourceListing:
     """What the inputs hold.
 
     Attributes:
-        sources: Sorted by uri.
+        sources: Sorted by uri, then by span.
         ignored: Paths that got no row, with the reason in brackets where it is not the extension; sorted.
         whole: All sources that the inputs hold, also those beyond a limit.
     """
@@ -57,11 +55,21 @@ class SourceListing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
+    """What an input says of one source; whatever else there is to know lies beside the file."""
+
     uri: str
-    path: Path
-    caption: str | None
-    licence: str
-    extra: Mapping[str, str]
+    location: str
+    span: Span | None = None
+    caption: str | None = None
+    licence: str = ""
+    group: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[str, int, float, str]:
+        """By uri, then by where the span starts."""
+        start, start_s = (self.span.start_frame, self.span.start_s) if self.span else (None, None)
+        return (self.uri, start or 0, start_s or 0.0, str(self.span or ""))
 
 
 def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | None) -> SourceListing:
@@ -70,22 +78,25 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     Raises:
         ValueError: If an input does not exist, a glob matches nothing, a table is malformed, or two different files
             would get the same uri.
+        StorageError: If a bucket cannot be listed.
     """
+    places = _Places()
     ignored: set[str] = set()
-    by_path: dict[Path, _Found] = {}
+    found: dict[tuple[str, Span | None], _Found] = {}
     for given in inputs:
-        for item in _find(given, config, ignored):
-            by_path.setdefault(item.path, item)
-    by_uri = _by_uri(by_path.values())
-    chosen = [by_uri[uri] for uri in sorted(by_uri)][:limit]
-    used = {str(sidecar) for path in by_path for sidecar in _sidecars(path)}
+        for item in _find(given.removeprefix("file://"), config, places, ignored):
+            key = (item.location, item.span)
+            found[key] = _merged(found[key], item) if key in found else item
+    _refuse_two_files_of_one_uri(found.values())
+    chosen = sorted(found.values(), key=lambda item: item.order)[:limit]
+    captions = places.sidecar_captions([item.location for item in chosen if item.caption is None], ignored)
+    ignored -= {sidecar for item in found.values() for sidecar in _sidecar_names(item.location)}
+    facts = {item.location: places.of(item.location).facts(item.location) for item in found.values()}
     return SourceListing(
-        sources=tuple(map(_source, chosen)), ignored=tuple(sorted(ignored - used)), whole=_whole(by_uri.values())
+        sources=tuple(_source(item, facts[item.location], captions) for item in chosen),
+        ignored=tuple(sorted(ignored)),
+        whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
     )
-
-
-def _whole(items: Collection[_Found]) -> InputSize:
-    return InputSize(num_sources=len(items), size_bytes=sum(_size_bytes(item.path) or 0 for item in items))
 
 
 def split_of(group_id: str, eval_percent: int) -> Split:
@@ -96,118 +107,154 @@ def split_of(group_id: str, eval_percent: int) -> Split:
 
 def vanished_sources(inputs: Sequence[str], known: Iterable[Source]) -> tuple[Source, ...]:
     """Known sources that lay in these inputs' folders and are no longer there; other folders are left alone."""
-    roots = [_root(given) for given in inputs if not Path(given).is_file()]
-    return tuple(s for s in known if any(map(Path(s.location).is_relative_to, roots)) and not Path(s.location).exists())
+    places, roots = _Places(), []
+    for given in (text.removeprefix("file://") for text in inputs):
+        location = places.of(given).absolute(given)
+        if places.of(given).is_folder(location):
+            roots.append(location)
+        elif glob.has_magic(given) and places.is_absent(location):
+            roots.append(_above_magic(location))
+    inside = (s for s in known if any(s.location.startswith(f"{root.rstrip('/')}/") for root in roots))
+    return tuple(source for source in inside if places.is_absent(source.location))
 
 
-def _root(given: str) -> Path:
-    path = Path(os.path.abspath(given))  # noqa: PTH100  Path.resolve would follow links: the name given counts
-    if path.exists():
-        return path if path.is_dir() else path.parent
-    while glob.has_magic(str(path)):
-        path = path.parent
-    return path
+class _Places:
+    """This machine and the buckets that were named, each opened once."""
 
+    def __init__(self) -> None:
+        self._opened: dict[str, InputFiles] = {}
 
-def _find(given: str, config: SourcesConfig, ignored: set[str]) -> Iterator[_Found]:
-    if "://" in given:
-        raise ValueError(f"{given}: listing a remote input is not supported yet; give a local folder, file or table")
-    if not _is_utf8(Path(given)):
-        raise ValueError(f"the name of {_shown(Path(given))} is not UTF-8; rename it")
-    path, root = Path(os.path.abspath(given)), _root(given)  # noqa: PTH100
-    if path.is_dir():
-        yield from (_plain(root, video) for video in _videos_below(path, config, ignored))
-    elif path.suffix.lower() in TABLE_SUFFIXES and path.exists():
-        yield from _read_table(path)
-    elif path.exists() or path.is_symlink():
-        yield _plain(root, path)
-    else:
-        yield from _find_glob(given, config, ignored)
+    def of(self, location: str) -> InputFiles:
+        """The place that a location is in."""
+        root = "/".join(location.split("/")[:3]) if is_remote(location) else ""
+        if root not in self._opened:
+            self._opened[root] = input_files(location)
+        return self._opened[root]
 
+    def is_absent(self, location: str) -> bool:
+        """Whether there is no such file."""
+        return self.of(location).facts(location).content_id == ABSENT
 
-def _find_glob(given: str, config: SourcesConfig, ignored: set[str]) -> Iterator[_Found]:
-    if not glob.has_magic(given):
-        raise ValueError(f"input {given} does not exist")
-    matches = sorted(glob.glob(os.path.abspath(given), recursive=True))  # noqa: PTH207, PTH100  absolute and ** patterns
-    if not matches:
-        raise ValueError(f"no file matches {given}")
-    for match in map(Path, matches):
-        if match.is_dir():
-            continue
-        if _is_video(match, config) and _is_utf8(match):
-            yield _plain(_root(given), match)
-        else:
-            ignored.add(_shown(match))
-
-
-def _videos_below(folder: Path, config: SourcesConfig, ignored: set[str]) -> Iterator[Path]:
-    def unreadable(error: OSError) -> None:
-        ignored.add(f"{_shown(Path(error.filename))} ({error.strerror})")
-
-    for top, _, names in os.walk(folder, onerror=unreadable):
-        for path in (Path(top) / name for name in names):
-            if not _is_utf8(path):
-                ignored.add(f"{_shown(path)} (its name is not UTF-8)")
-            elif _is_video(path, config):
-                yield path
+    def sidecar_captions(self, videos: Sequence[str], ignored: set[str]) -> Mapping[str, str]:
+        """The captions that lie beside videos; what cannot be one goes into `ignored`, with the reason."""
+        by_sidecar = {}
+        for video in videos:
+            for sidecar in _sidecar_names(video):
+                size_bytes = self.of(sidecar).facts(sidecar).size_bytes
+                if size_bytes is not None and size_bytes > MAX_CAPTION_BYTES:
+                    ignored.add(f"{sidecar} (too long for a caption: {size_bytes} bytes)")
+                elif size_bytes is not None:
+                    by_sidecar[sidecar] = video
+                    break
+        captions = {}
+        for sidecar, text in self._read(by_sidecar).items():
+            if isinstance(text, bytes):
+                captions[by_sidecar[sidecar]] = " ".join(text.decode("utf-8", "replace").split())
             else:
-                ignored.add(str(path))
+                ignored.add(f"{sidecar} (no caption: {getattr(text, 'strerror', None) or text})")
+        return captions
+
+    def _read(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
+        by_place: dict[int, tuple[InputFiles, list[str]]] = {}
+        for location in locations:
+            files = self.of(location)
+            by_place.setdefault(id(files), (files, []))[1].append(location)
+        return {key: data for files, names in by_place.values() for key, data in files.read_many(names).items()}
 
 
-def _is_video(path: Path, config: SourcesConfig) -> bool:
-    return path.suffix.lower() in config.video_extensions
+def _find(given: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
+    if not _is_utf8(given):
+        raise ValueError(f"the name of {shown(given)} is not UTF-8; rename it")
+    files = places.of(given)
+    location = files.absolute(given)
+    if files.is_folder(location):
+        yield from _videos(location, files.walk(location, ignored), config, ignored)
+    elif not places.is_absent(location) or (not is_remote(location) and Path(location).is_symlink()):
+        yield from _read_table(location, config, places, ignored) if is_table(location) else [_plain(location)]
+    elif not glob.has_magic(given):
+        raise ValueError(f"input {given} does not exist")
+    else:
+        matches = list(files.glob(location))
+        if not matches:
+            raise ValueError(f"no file matches {given}")
+        yield from _videos(_above_magic(location), matches, config, ignored)
 
 
-def _is_utf8(path: Path) -> bool:
+def _above_magic(pattern: str) -> str:
+    while glob.has_magic(pattern):
+        pattern = posixpath.dirname(pattern)
+    return pattern
+
+
+def _videos(root: str, files: Iterable[str], config: SourcesConfig, ignored: set[str]) -> Iterator[_Found]:
+    for location in files:
+        if not _is_utf8(location):
+            ignored.add(f"{shown(location)} (its name is not UTF-8)")
+        elif posixpath.splitext(location)[1].lower() in config.video_extensions:
+            yield _Found(uri=_uri(root, location), location=location)
+        else:
+            ignored.add(location)
+
+
+def _plain(location: str) -> _Found:
+    return _Found(uri=_uri(posixpath.dirname(location), location), location=location)
+
+
+def _uri(root: str, location: str) -> str:
+    inside = location.startswith(f"{root.rstrip('/')}/")
+    root = root.rstrip("/") if inside else posixpath.dirname(location)
+    return f"{posixpath.basename(root)}/{location.removeprefix(root).strip('/')}".lstrip("/")
+
+
+def _is_utf8(name: str) -> bool:
     try:
-        str(path).encode()
+        name.encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _shown(path: Path) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _merged(first: _Found, second: _Found) -> _Found:
+    """One source that two inputs give: what the first does not say, the second may."""
+    return replace(
+        first,
+        caption=second.caption if first.caption is None else first.caption,
+        licence=first.licence or second.licence,
+        group=first.group or second.group,
+        extra={**second.extra, **first.extra},
+    )
 
 
-def _plain(root: Path, path: Path) -> _Found:
-    return _Found(uri=_uri(root, path), path=path, caption=None, licence="", extra={})
-
-
-def _uri(root: Path, path: Path) -> str:
-    if not path.is_relative_to(root):
-        return f"{path.parent.name}/{path.name}"
-    return f"{root.name}/{path.relative_to(root).as_posix()}".lstrip("/")
-
-
-def _by_uri(items: Iterable[_Found]) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
+def _refuse_two_files_of_one_uri(items: Iterable[_Found]) -> None:
+    locations: dict[str, str] = {}
     for item in items:
-        other = found.setdefault(item.uri, item)
-        if not _same_file(other.path, item.path):
+        other = locations.setdefault(item.uri, item.location)
+        if not _same_file(other, item.location):
             raise ValueError(
-                f"{other.path} and {item.path} would both be {item.uri}: "
+                f"{other} and {item.location} would both be {item.uri}: "
                 "give a folder above both as the input, or rename one of their folders"
             )
-    return found
 
 
-def _same_file(left: Path, right: Path) -> bool:
-    return left == right or (left.exists() and right.exists() and left.samefile(right))
+def _same_file(left: str, right: str) -> bool:
+    if left == right or is_remote(left) or is_remote(right):
+        return left == right
+    return Path(left).exists() and Path(right).exists() and Path(left).samefile(right)
 
 
-def _source(item: _Found) -> Source:
-    identity = _short_hash(item.uri)
+def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Source:
+    of_file = _short_hash(item.uri)
     return Source(
-        source_id=identity,
-        group_id=identity,
+        source_id=of_file if item.span is None else _short_hash(f"{item.uri} {item.span}"),
+        group_id=item.group or of_file,
         uri=item.uri,
-        location=str(item.path),
-        content_id=content_id(item.path),
-        caption=_sidecar_caption(item.path) if item.caption is None else item.caption,
+        location=item.location,
+        content_id=facts.content_id,
+        caption=captions.get(item.location, "") if item.caption is None else item.caption,
         licence=item.licence,
         extra=item.extra,
-        size_bytes=_size_bytes(item.path),
+        size_bytes=facts.size_bytes,
+        span=item.span,
     )
 
 
@@ -215,57 +262,48 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def content_id(path: Path) -> str:
-    """Which content a file has, by size and time of change in nanoseconds; for one that is gone, why it cannot be read."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
-    return f"{status.st_size}-{status.st_mtime_ns}"
+def _sidecar_names(video: str) -> tuple[str, ...]:
+    stem = posixpath.splitext(video)[0]
+    return tuple(name for name in (f"{video}.txt", f"{stem}.txt") if name != video)
 
 
-def _size_bytes(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+# --- tables ---
 
 
-def _sidecars(video: Path) -> tuple[Path, ...]:
-    return tuple(path for path in (Path(f"{video}.txt"), video.with_suffix(".txt")) if path != video and path.is_file())
+def _read_table(table: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
+    folder = config.videos_folder or posixpath.dirname(table)
+    folder = places.of(folder).absolute(folder)
+    rows_by_place: dict[tuple[str, Span | None], int] = {}
+    with places.of(table).open(table) as file:
+        for row in read_table(table, file, config.columns):
+            place = _first_present(row, folder, places)
+            first = rows_by_place.setdefault((place.path, place.span), row.number)
+            if first == row.number:
+                yield _row_found(row, place, folder)
+            else:
+                ignored.add(f"{table}, row {row.number} (the same video and span as row {first})")
 
 
-def _sidecar_caption(video: Path) -> str:
-    for sidecar in _sidecars(video):
-        if sidecar.stat().st_size <= MAX_CAPTION_BYTES:
-            return " ".join(sidecar.read_text(encoding="utf-8", errors="replace").split())
-    return ""
+def _first_present(row: TableRow, folder: str, places: _Places) -> Place:
+    """Where the row's video is; the first place that it could be if it is nowhere."""
+    candidates = [replace(place, path=_below(folder, place.path, places)) for place in row.places]
+    if len(candidates) == 1:
+        return candidates[0]
+    return next((place for place in candidates if not places.is_absent(place.path)), candidates[0])
 
 
-def _read_table(path: Path) -> Iterator[_Found]:
-    for number, row in enumerate(_table_rows(path), start=1):
-        known = {name: str(value) for name, value in row.items() if name and value not in (None, "")}
-        place = known.pop("path", None) or known.pop("uri", None)
-        if place is None:
-            raise ValueError(f"{path}, row {number}: no path; expected a column named path or uri")
-        if "://" in place:
-            raise ValueError(f"{path}, row {number}: {place} is remote, which is not supported yet")
-        video = Path(os.path.abspath(path.parent / place))  # noqa: PTH100
-        caption, licence = known.pop("caption", None), known.pop("licence", "")
-        yield _Found(uri=_uri(path.parent, video), path=video, caption=caption, licence=licence, extra=known)
+def _below(folder: str, path: str, places: _Places) -> str:
+    whole = path if is_remote(path) or path.startswith("/") else f"{folder}/{path}"
+    return places.of(whole).absolute(whole)
 
 
-def _table_rows(path: Path) -> list[dict]:
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                with path.open(encoding="utf-8-sig", newline="") as file:
-                    return list(csv.DictReader(file))
-            case ".jsonl":
-                return [
-                    dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-                ]
-            case _:
-                return pq.read_table(path).to_pylist()
-    except (ValueError, TypeError, csv.Error) as error:  # pyarrow's and json's errors are ValueErrors
-        raise ValueError(f"{path} is no readable table: {error}") from error
+def _row_found(row: TableRow, place: Place, folder: str) -> _Found:
+    return _Found(
+        uri=_uri(folder, place.path),
+        location=place.path,
+        span=place.span,
+        caption=row.caption,
+        licence=row.licence,
+        group=row.group,
+        extra=row.extra,
+    )

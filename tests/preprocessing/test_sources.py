@@ -9,6 +9,7 @@ import pytest
 from preprocessing.config import SourcesConfig
 from preprocessing.samples import Split
 from preprocessing.sources import SourceListing, find_sources, split_of, vanished_sources
+from preprocessing.storage import open_storage
 
 CONFIG = SourcesConfig()
 VIDEOS = Path("../shared/videos")
@@ -76,8 +77,8 @@ def test_a_glob_takes_videos_below_folders_too(tmp_path: Path) -> None:
     [
         ("none", "does not exist"),
         ("none/*.mp4", "no file matches"),
-        ("s3://bucket/raw", "not supported yet"),
-        ("https://example.org/a.mp4", "not supported yet"),
+        ("nonsense://bucket/raw", "unknown scheme"),
+        ("https://example.org/a.mp4", "web addresses are not supported"),
     ],
 )
 def test_a_wrong_input_is_one_clear_line(tmp_path: Path, given: str, message: str) -> None:
@@ -119,12 +120,12 @@ def test_a_table_gives_paths_captions_and_the_rest(tmp_path: Path, suffix: str) 
     b = by_uri["raw/sub/b.mp4"]
     assert (b.caption, b.licence, dict(b.extra)) == ("a cat", "CC0", {"camera": "7"})
     assert by_uri["raw/a.mp4"].source_id == find(raw / "a.mp4").sources[0].source_id
-    assert by_uri["raw/gone.mp4"].content_id.startswith("unreadable")
+    assert by_uri["raw/gone.mp4"].content_id == "absent"
 
 
 def test_a_table_without_paths_or_sense_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("caption\nx\n")
-    with pytest.raises(ValueError, match="row 1: no path"):
+    with pytest.raises(ValueError, match=r"no column path or uri; sources\.columns\.path says"):
         find(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_text("not json\n")
     with pytest.raises(ValueError, match="no readable table"):
@@ -189,3 +190,46 @@ def test_a_limit_leaves_the_size_of_the_whole_known(tmp_path: Path) -> None:
     listing = find_sources([str(raw)], CONFIG, limit=1)
     assert [source.size_bytes for source in listing.sources] == [len("a.mp4")]
     assert (listing.whole.num_sources, listing.whole.size_bytes) == (3, len("a.mp4bb.mp4ccc.mp4"))
+
+
+def test_a_bucket_gives_the_same_sources_as_the_folder_that_was_copied_there(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "sub/b.webm", "c [1].mp4", "notes.md")
+    (raw / "a.txt").write_text("a dog")
+    bucket = f"memory://bucket{tmp_path}"
+    copy_to(bucket, raw)
+    here, there = find(raw), find(f"{bucket}/raw")
+    assert [s.source_id for s in there.sources] == [s.source_id for s in here.sources]
+    assert [(s.caption, s.size_bytes) for s in there.sources] == [(s.caption, s.size_bytes) for s in here.sources]
+    assert [s.location for s in there.sources] == [f"{bucket}/{s.uri}" for s in here.sources]
+    assert there.ignored == (f"{bucket}/raw/notes.md",)
+    assert uris(f"{bucket}/raw/**/*.webm") == uris(raw / "**/*.webm") == ["raw/sub/b.webm"]
+    assert uris(f"{bucket}/raw/sub/b.webm") == uris(raw / "sub/b.webm") == ["sub/b.webm"]
+    with pytest.raises(ValueError, match="does not exist"):
+        find(f"{bucket}/none")
+
+
+def test_what_left_a_bucket_has_vanished(tmp_path: Path) -> None:
+    bucket = f"memory://bucket{tmp_path}"
+    copy_to(bucket, make_files(tmp_path / "raw", "a.mp4", "b.mp4"))
+    known = find(f"{bucket}/raw").sources
+    open_storage(bucket).delete("raw/a.mp4")
+    assert [s.uri for s in vanished_sources([f"{bucket}/raw"], known)] == ["raw/a.mp4"]
+    assert vanished_sources([f"{bucket}/raw/b.mp4"], known) == ()
+
+
+def copy_to(bucket: str, raw: Path) -> None:
+    for path in filter(Path.is_file, raw.rglob("*")):
+        open_storage(bucket).write_atomic(f"{raw.name}/{path.relative_to(raw)}", path.read_bytes())
+
+
+def test_what_cannot_be_a_caption_is_named_and_ends_nothing(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4", "b.mp4", "c.mp4")
+    (raw / "a.txt").mkdir()
+    (raw / "b.txt").write_text("x" * 70000)
+    (raw / "c.txt").symlink_to("c.txt")
+    listing = find(raw)
+    assert [source.caption for source in listing.sources] == ["", "", ""]
+    assert listing.ignored == (
+        f"{raw}/a.txt (no caption: Is a directory)",
+        f"{raw}/b.txt (too long for a caption: 70000 bytes)",
+    )

@@ -1,0 +1,214 @@
+"""Where raw videos lie: local folders, and buckets, behind one interface. A location is an absolute path or a URI.
+
+Buckets are listed folder by folder, and what was listed is not asked for again.
+"""
+
+import glob
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from preprocessing.keys import is_key
+from preprocessing.object_store import ObjectStorage, RemoteFile
+from preprocessing.storage import open_object_store
+
+_ASK_FIRST = 50
+"""So many objects of a table are asked for one by one, before their folders are listed."""
+
+ABSENT = "absent"
+"""Content id of a file that is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What tells one content from another without reading it.
+
+    Attributes:
+        content_id: Size and modification time in nanoseconds, or etag; `ABSENT`; or why it cannot be told.
+        size_bytes: None where it cannot be told.
+    """
+
+    content_id: str
+    size_bytes: int | None = None
+
+
+class InputFiles(Protocol):
+    """What listing inputs asks of a place."""
+
+    def absolute(self, given: str) -> str:
+        """The location that was meant; links are not followed, because the name given counts."""
+        ...
+
+    def is_folder(self, location: str) -> bool:
+        """Whether there is such a folder."""
+        ...
+
+    def facts(self, location: str) -> FileFacts:
+        """Of a file."""
+        ...
+
+    def walk(self, folder: str, unreadable: set[str]) -> Iterator[str]:
+        """All files below a folder; folders that cannot be read go into `unreadable`, with the reason."""
+        ...
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """All files that match, sorted."""
+        ...
+
+    def open(self, location: str) -> BinaryIO:
+        """A file's bytes."""
+        ...
+
+    def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
+        """Small files; what went wrong in the place of one that cannot be read."""
+        ...
+
+
+def is_remote(location: str) -> bool:
+    """Whether a location is in a bucket."""
+    return "://" in location
+
+
+def input_files(given: str) -> InputFiles:
+    """The place of a location.
+
+    Raises:
+        ValueError: If its scheme is unknown or its library is not installed.
+    """
+    if not is_remote(given):
+        return LocalFiles()
+    scheme, _, rest = given.partition("://")
+    if scheme in ("http", "https"):
+        raise ValueError(f"{given}: web addresses are not supported; give a local path, s3:// or gs://")
+    return BucketFiles(open_object_store(scheme, rest.partition("/")[0]))
+
+
+def shown(location: str) -> str:
+    """For people, also where a name is not UTF-8."""
+    return os.fsencode(location).decode("utf-8", "backslashreplace")
+
+
+class LocalFiles:
+    """Folders of this machine."""
+
+    def absolute(self, given: str) -> str:
+        """The path itself, from the root."""
+        return os.path.abspath(given)  # noqa: PTH100 - Path.resolve would follow links
+
+    def is_folder(self, location: str) -> bool:
+        """Whether there is such a folder."""
+        return Path(location).is_dir()
+
+    def facts(self, location: str) -> FileFacts:
+        """By its status."""
+        try:
+            status = Path(location).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return FileFacts(content_id=ABSENT)
+        except OSError as error:
+            return FileFacts(content_id=f"unreadable: {error.strerror}")
+        return FileFacts(content_id=f"{status.st_size}-{status.st_mtime_ns}", size_bytes=status.st_size)
+
+    def walk(self, folder: str, unreadable: set[str]) -> Iterator[str]:
+        """All files below a folder."""
+
+        def refused(error: OSError) -> None:
+            unreadable.add(f"{shown(error.filename)} ({error.strerror})")
+
+        for top, _, names in os.walk(folder, onerror=refused):
+            yield from (f"{top.rstrip('/')}/{name}" for name in names)
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """All files that match."""
+        matches = glob.glob(self.absolute(pattern), recursive=True)  # noqa: PTH207 - absolute and ** patterns
+        return (match for match in sorted(matches) if not Path(match).is_dir())
+
+    def open(self, location: str) -> BinaryIO:
+        """The file."""
+        return Path(location).open("rb")
+
+    def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
+        """One after the other."""
+        return {location: _read(location) for location in locations}
+
+
+def _read(location: str) -> bytes | OSError:
+    try:
+        return Path(location).read_bytes()
+    except OSError as error:
+        return error
+
+
+class BucketFiles:
+    """One bucket."""
+
+    def __init__(self, store: ObjectStorage) -> None:
+        """Nothing listed yet; the root of `store` is the bucket."""
+        self._store = store
+        self._asked = 0
+        self._listed: dict[str, RemoteFile] = {}
+        self._folders: list[str] = []
+
+    def _key(self, location: str) -> str:
+        return location.removeprefix(self._store.uri).strip("/")
+
+    def _location(self, key: str) -> str:
+        return f"{self._store.uri}/{key}"
+
+    def absolute(self, given: str) -> str:
+        """The URI, without dots and doubled slashes."""
+        scheme, _, rest = given.partition("://")
+        return f"{scheme}://{posixpath.normpath(rest)}"
+
+    def is_folder(self, location: str) -> bool:
+        """Whether anything lies below it; lists it."""
+        self._list(self._key(location))
+        prefix = f"{self._key(location)}/".lstrip("/")
+        return any(key.startswith(prefix) for key in self._listed)
+
+    def facts(self, location: str) -> FileFacts:
+        """By its size and etag."""
+        key = self._key(location)
+        if not self._covered(key):
+            self._asked += 1
+            if self._asked > _ASK_FIRST:
+                self._list(posixpath.dirname(key))
+        found = self._listed.get(key) if self._covered(key) else self._store.file(key)
+        if found is None:
+            return FileFacts(content_id=ABSENT)
+        return FileFacts(content_id=f"{found.size_bytes}-{found.version}", size_bytes=found.size_bytes)
+
+    def _covered(self, key: str) -> bool:
+        return any(key.startswith(folder) for folder in self._folders)
+
+    def _list(self, key: str) -> None:
+        prefix = f"{key}/".lstrip("/")
+        if not self._covered(prefix):
+            self._listed |= self._store.files(key)
+            self._folders.append(prefix)
+
+    def walk(self, folder: str, unreadable: set[str]) -> Iterator[str]:
+        """All objects below a prefix."""
+        self._list(self._key(folder))
+        prefix = f"{self._key(folder)}/".lstrip("/")
+        for key in sorted(self._listed):
+            if key.startswith(prefix) and is_key(key):
+                yield self._location(key)
+            elif key.startswith(prefix):
+                unreadable.add(f"{self._location(key)} (its name is no path)")
+
+    def glob(self, pattern: str) -> Iterator[str]:
+        """All objects that match."""
+        return map(self._location, sorted(self._store.glob(self._key(pattern))))
+
+    def open(self, location: str) -> BinaryIO:
+        """The object, read as a stream."""
+        return self._store.open(self._key(location))
+
+    def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
+        """Beside each other."""
+        found = self._store.read_many([self._key(location) for location in locations])
+        return {self._location(key): data for key, data in found.items()}

@@ -1,0 +1,174 @@
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from preprocessing.config import SourcesConfig, TableColumns
+from preprocessing.samples import Source, Span
+from preprocessing.sources import SourceListing, find_sources
+from preprocessing.tables import Place, TableRow, read_table
+
+DENSE = 'A man, called "Jo",\nwalks.\r\nThe camera follows.'
+QUOTED = '"' + DENSE.replace('"', '""') + '"'
+MIRADATA = f"""index,video_id,start_frame,end_frame,short_caption,dense_caption,fps,start_timestep,end_timestep,,
+000000008783_AJp_ANXoGoM-000114,AJp_ANXoGoM,100,300,a man,{QUOTED},23.976,0:00:04,0:00:12,,
+000000000012_-x-y_z-000001,-x-y_z,0,50,,b,30,0:00:00,0:00:02,,
+"""
+SEKAI = f"""videoFile,cameraFile,caption,location,scene,crowdDensity,weather,timeOfDay
+ab_c-D_0000100_0001900.mp4,ab.npz,{QUOTED},"Rome, Italy",street,high,sunny,day
+game one.mp4,g.npz,c,,,,,
+"""
+
+
+def rows(text: str | bytes, name: str = "t.csv", **columns: str) -> list[TableRow]:
+    data = text.encode() if isinstance(text, str) else text
+    return list(read_table(name, io.BytesIO(data), TableColumns(**columns)))
+
+
+def test_a_row_of_miradata_is_its_cut_clip_or_a_span_of_the_whole_video() -> None:
+    first, second = rows(MIRADATA)
+    assert first.places == (
+        Place(path="clip_video/000000008/000000008783_AJp_ANXoGoM-000114.mp4", span=None),
+        Place(path="raw_video/000000008/000000008783_AJp_ANXoGoM.mp4", span=Span(start_frame=100, end_frame=300)),
+    )
+    assert (first.group, first.caption) == ("AJp_ANXoGoM", DENSE)
+    assert first.extra == {
+        "index": "000000008783_AJp_ANXoGoM-000114", "short_caption": "a man", "fps": "23.976",
+        "start_timestep": "0:00:04", "end_timestep": "0:00:12",
+    }  # fmt: skip
+    assert [place.path.rpartition("/")[2] for place in second.places[1:]] == [
+        "000000000012_-x-y_z.mp4",
+        "000000000012_.mp4",
+    ]
+
+
+def test_a_row_of_sekai_is_its_file_or_a_span_of_the_original() -> None:
+    real, game = rows(SEKAI)
+    assert real.places == (
+        Place(path="ab_c-D_0000100_0001900.mp4", span=None),
+        Place(path="ab_c-D.mp4", span=Span(start_frame=100, end_frame=1900)),
+    )
+    assert (real.group, real.caption, real.extra["location"]) == ("ab_c-D", DENSE, "Rome, Italy")
+    assert (game.places, game.group) == ((Place(path="game one.mp4", span=None),), "game one")
+
+
+OWN = [
+    {"path": "a.mp4", "caption": DENSE, "start_frame": 10, "end_frame": 20, "camera": "x"},
+    {"path": "a.mp4", "caption": None, "start_frame": 20, "end_frame": None, "camera": None},
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_an_own_table_says_the_same_in_every_format(suffix: str) -> None:
+    if suffix == ".csv":
+        data = f"path,caption,start_frame,end_frame,camera\na.mp4,{QUOTED},10.0,20,x\na.mp4,,20,,\n".encode()
+    elif suffix == ".jsonl":
+        data = b"\n".join(json.dumps(row).encode() for row in OWN) + b"\n\n"
+    else:
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(OWN), sink)
+        data = sink.getvalue()
+    first, second = rows(data, f"t{suffix}")
+    assert (first.places, first.caption) == ((Place(path="a.mp4", span=Span(start_frame=10, end_frame=20)),), DENSE)
+    assert (second.places, second.caption) == ((Place(path="a.mp4", span=Span(start_frame=20)),), None)
+    assert (first.extra, second.extra) == ({"camera": "x"}, {})
+
+
+def test_columns_may_have_any_name() -> None:
+    text = "file,text,from,to,film,rights\na.mp4,x,1.5,2.25,f,CC0\n"
+    names = {"path": "file", "caption": "text", "start_s": "from", "end_s": "to", "group": "film", "licence": "rights"}
+    (row,) = rows(text, **names)
+    assert row.places == (Place(path="a.mp4", span=Span(start_s=1.5, end_s=2.25)),)
+    assert (row.caption, row.group, row.licence, row.extra) == ("x", "f", "CC0", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("path,start_frame\na.mp4,1\nb.mp4,x\n", {}, r"t.csv, row 2, column start_frame: expected a frame.*'x'"),
+        ("path,start_frame\na.mp4,-1\n", {}, "row 1, column start_frame"),
+        ("path,start_frame,end_frame\na.mp4,5,5\n", {}, "row 1, column start_frame and end_frame: the span"),
+        ("path,start_frame,end_s\na.mp4,5,6\n", {}, "in frames or in seconds"),
+        ("path,end_s\na.mp4,nan\n", {}, "row 1, column end_s: expected seconds"),
+        ("path,caption\na.mp4,x\n,y\n", {}, "row 2, column path: there is no value"),
+        ("path\na.mp4,x\n", {}, r"t.csv is no readable table \(row 1\): it has 2 values, the header 1 columns"),
+        ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1\): unexpected end of data"),
+        ("path,path\na,b\n", {}, "two columns path"),
+        ("path\na.mp4\n", {"caption": "txt"}, r"there is no column txt \(sources.columns.caption\); it has path"),
+        (MIRADATA.replace("000000008783_", "x"), {}, "row 1, column index: expected one like"),
+        (MIRADATA.replace(",100,300,", ",300,100,"), {}, "row 1, column start_frame and end_frame"),
+        (b"path\n\xff\n", {}, "no readable table"),
+        ("", {}, "it has no columns"),
+    ],
+)
+def test_a_wrong_value_names_the_table_the_row_and_the_column(
+    text: str | bytes, columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        rows(text, **columns)
+
+
+# --- tables over files ---
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def find(*inputs: Path, **settings: object) -> SourceListing:
+    return find_sources([str(given) for given in inputs], SourcesConfig.model_validate(settings), limit=None)
+
+
+def places_of(sources: tuple[Source, ...]) -> list[tuple[str, str]]:
+    return [(source.uri, str(source.span or "")) for source in sources]
+
+
+def test_miradata_takes_what_was_downloaded(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/miradata_v0.csv").write_text(MIRADATA, newline="")
+    touch(tmp_path / "m", "raw_video/000000008/000000008783_AJp_ANXoGoM.mp4")
+    missing, present = find(tmp_path / "m/miradata_v0.csv").sources
+    assert places_of((present,)) == [("m/raw_video/000000008/000000008783_AJp_ANXoGoM.mp4", "[100, 300)")]
+    assert (present.group_id, present.caption) == ("AJp_ANXoGoM", DENSE)
+    assert (missing.uri, missing.content_id) == ("m/clip_video/000000000/000000000012_-x-y_z-000001.mp4", "absent")
+    touch(tmp_path / "m", "clip_video/000000008/000000008783_AJp_ANXoGoM-000114.mp4")
+    cut = find(tmp_path / "m/miradata_v0.csv").sources[1]
+    assert places_of((cut,)) == [("m/clip_video/000000008/000000008783_AJp_ANXoGoM-000114.mp4", "")]
+    assert cut.group_id == "AJp_ANXoGoM"
+
+
+def test_sekai_and_its_mapping_say_the_same_source_together(tmp_path: Path) -> None:
+    touch(tmp_path / "s", "ab_c-D_0000100_0001900.mp4", "game one.mp4")
+    (tmp_path / "s/sekai-real-walking.csv").write_text(SEKAI, newline="")
+    (tmp_path / "s/map.csv").write_text(
+        "videoFile,youtubeURL,startTime,endTime\nab_c-D_0000100_0001900.mp4,https://y/?v=ab_c-D,3,60\n"
+    )
+    real, game = find(tmp_path / "s/sekai-real-walking.csv", tmp_path / "s/map.csv").sources
+    assert (real.group_id, real.caption) == ("ab_c-D", DENSE)
+    assert (real.extra["youtubeURL"], real.extra["weather"]) == ("https://y/?v=ab_c-D", "sunny")
+    assert (game.uri, game.group_id) == ("s/game one.mp4", "game one")
+
+
+def test_spans_of_one_file_are_sources_of_one_group(tmp_path: Path) -> None:
+    touch(tmp_path, "v/a.mp4")
+    (tmp_path / "t.jsonl").write_text(
+        '{"path": "a.mp4", "start_frame": 200, "end_frame": 300}\n{"path": "a.mp4", "end_frame": 90}\n{"path": "a.mp4"}\n'
+        '{"path": "a.mp4", "end_frame": 90, "caption": "again"}\n'
+    )
+    listing = find(tmp_path / "t.jsonl", videos_folder=str(tmp_path / "v"))
+    assert places_of(listing.sources) == [("v/a.mp4", ""), ("v/a.mp4", "[0, 90)"), ("v/a.mp4", "[200, 300)")]
+    assert len({source.source_id for source in listing.sources}) == 3
+    assert {source.group_id for source in listing.sources} == {listing.sources[0].source_id}
+    assert listing.ignored == (f"{tmp_path}/t.jsonl, row 4 (the same video and span as row 2)",)
+
+
+def test_a_folder_and_a_table_of_it_are_one_listing(tmp_path: Path) -> None:
+    touch(tmp_path / "raw", "a.mp4", "b.mp4")
+    (tmp_path / "raw/t.csv").write_text("path,caption\na.mp4,of the table\n")
+    sources = find(tmp_path / "raw", tmp_path / "raw/t.csv").sources
+    assert [(source.uri, source.caption) for source in sources] == [("raw/a.mp4", "of the table"), ("raw/b.mp4", "")]
