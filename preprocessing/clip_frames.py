@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -11,9 +12,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.downloads import file_sha256
+from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import ran_out_of_memory
 from preprocessing.samples import PlannedClip
-from preprocessing.sources import content_id
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip
 
@@ -91,13 +93,18 @@ def check_unchanged(clip: PlannedClip) -> None:
     """Refuse a file that is not the one whose scan led to this clip.
 
     Raises:
-        ValueError: If it is gone, or its size or time differs.
+        ValueError: If it is gone, or its size or time differs and its bytes too.
     """
     path = Path(clip.location)
     if not path.exists():
         raise ValueError(f"{clip.uri} is gone: there is no {path} any more")
-    now = content_id(path)
-    if clip.content_id and now != clip.content_id:
+    now = LocalFiles().facts(clip.location).content_id
+    if clip.content_id and now != clip.content_id and not (clip.sha256 and _sha256(clip.location, now) == clip.sha256):
         raise ValueError(
             f"{clip.uri} has changed since it was scanned (size-time was {clip.content_id}, is {now}); scan it again"
         )
+
+
+@lru_cache(maxsize=4)
+def _sha256(path: str, content_id: str) -> str:
+    return file_sha256(path)

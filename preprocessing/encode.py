@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 from preprocessing.clip_frames import Chunk, Unreadable, read_clips
 from preprocessing.codecs.base import Codec, Frame
 from preprocessing.config import EncodeConfig
+from preprocessing.downloads import Downloads
+from preprocessing.input_files import is_remote
 from preprocessing.isolation import ChildFailed, IsolatedWorker
 from preprocessing.samples import CodecRecord, LatentSample, PlannedClip, PlannedShard, ShardRecord
 from preprocessing.shards import write_shard
@@ -55,6 +57,7 @@ def encode_shard(
     settings: EncodeConfig,
     fingerprint: str,
     scratch: Path,
+    downloads: Downloads,
 ) -> ShardRecord:
     """Encode all clips of a shard and publish it; committing the record is the caller's.
 
@@ -66,6 +69,10 @@ def encode_shard(
         settings: How often a dying child is replaced.
         fingerprint: `encode_fingerprint` of the settings, stored with every sample.
         scratch: Local folder for the growing tar.
+        downloads: Brings videos of buckets here, one after the other.
+
+    Raises:
+        StorageError: If a bucket does not hand out what it holds, or this machine's disk is full.
     """
 
     def encode(clip: PlannedClip, chunks: Iterator[Chunk | Unreadable]) -> LatentSample | LeftOut:
@@ -76,7 +83,8 @@ def encode_shard(
 
     since = worker.spent()
     failed: dict[str, str] = {}
-    samples = _without_failures(encode_clips(shard.clips, encode, worker, settings.max_attempts), failed)
+    results = _encode_all(shard.clips, encode, worker, settings.max_attempts, downloads)
+    samples = _without_failures(results, failed)
     record = write_shard(storage, shard.key, samples, scratch=scratch, failed=failed)
     return replace(record, effort=worker.spent() - since)
 
@@ -88,6 +96,36 @@ def _without_failures(results: Iterator[LatentSample | LeftOut], failed: dict[st
             failed[result.clip_id] = result.message
         else:
             yield result
+
+
+def _encode_all(
+    clips: Sequence[PlannedClip], encode: "Encode", worker: IsolatedWorker, max_attempts: int, downloads: Downloads
+) -> Iterator[LatentSample | LeftOut]:
+    """`encode_clips`: local clips all together, those of a bucket file by file."""
+    for location, group in groupby(clips, key=lambda clip: clip.location if is_remote(clip.location) else ""):
+        run = tuple(group)
+        try:
+            here = _downloaded(run, downloads) if location else run
+        except ClipFailed as error:
+            yield from (LeftOut(clip_id=clip.clip_id, message=str(error)) for clip in run)
+        else:
+            yield from encode_clips(here, encode, worker, max_attempts)
+
+
+def _downloaded(clips: Sequence[PlannedClip], downloads: Downloads) -> tuple[PlannedClip, ...]:
+    """Clips of one file in a bucket, with its place on this machine.
+
+    Raises:
+        ClipFailed: If the file is gone, or is not the one that was scanned.
+    """
+    first = clips[0]
+    try:
+        path = downloads.local_path(first.location, first.content_id)
+    except FileNotFoundError as error:
+        raise ClipFailed(f"{first.uri} is gone: there is no {first.location} any more") from error
+    if first.sha256 and downloads.sha256(first.location, first.content_id) != first.sha256:
+        raise ClipFailed(f"{first.uri} has changed since it was scanned; scan it again")
+    return tuple(replace(clip, location=path, content_id="") for clip in clips)
 
 
 Encode = Callable[[PlannedClip, Iterator[Chunk | Unreadable]], LatentSample | LeftOut]

@@ -7,12 +7,12 @@ ones, source by source, so that every source has exactly one current row.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing import rows
+from preprocessing.input_files import ABSENT, input_files
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
@@ -92,14 +92,14 @@ class Ledger:
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
         """
-        known = self._rows_by_id()
+        known = self.rows_by_id()
         for source in sources:
             _refuse_collision(source, known.get(source.source_id))
         return tuple(s for s in sources if _is_pending(s, known.get(s.source_id), fingerprint))
 
     def refresh_sources(self, sources: Sequence[Source], fingerprint: str) -> None:
         """Record new places, captions and the like of sources that need no new scan, and the return of missing ones."""
-        known, part = self._rows_by_id(), self._next("sources")
+        known, part = self.rows_by_id(), self._next("sources")
         settled = [s for s in sources if not _is_pending(s, known.get(s.source_id), fingerprint)]
         changed = [s for s in settled if _differs(s, known[s.source_id])]
         if changed:
@@ -109,13 +109,14 @@ class Ledger:
 
     def append_missing(self, source_ids: Collection[str]) -> None:
         """Record that files which were there are no longer: `failed`, `missing`; what was measured is kept."""
-        known = self._rows_by_id()
+        known = self.rows_by_id()
         gone = [known[i] for i in sorted(source_ids) if known[i]["reason"] != Reason.MISSING]
         failure = {"status": "failed", "reason": str(Reason.MISSING), "reasons": [str(Reason.MISSING)], "message": ""}
         if gone:
             self._write("sources", self._next("sources"), _table([{**row, **failure} for row in gone], rows.SOURCES))
 
-    def _rows_by_id(self) -> dict[str, dict]:
+    def rows_by_id(self) -> dict[str, dict]:
+        """The current row of every source, by its id."""
         return {row["source_id"]: row for row in self.sources().to_pylist()}
 
     def _scanned_rows(self, scan_parts: Mapping[str, int]) -> dict[str, dict]:
@@ -148,7 +149,7 @@ class Ledger:
 
     def iterate_scans(self, source_ids: Collection[str] | None) -> Iterator[SourceScan]:
         """The scans of the sources that are `ok`, without thumbnails; all of them for None, one part in memory."""
-        by_id = self._rows_by_id()
+        by_id = self.rows_by_id()
         for part, current in self._current_parts().items():
             wanted = current if source_ids is None else current & set(source_ids)
             if wanted:
@@ -309,7 +310,14 @@ def _only(table: pa.Table, source_ids: Collection[str]) -> pa.Table:
 
 
 def _is_pending(source: Source, row: Mapping | None, fingerprint: str) -> bool:
-    return row is None or (row["content_id"], row["fingerprint"]) != (source.content_id, fingerprint)
+    if row is None or row["fingerprint"] != fingerprint or row["reason"] == Reason.UNREACHABLE:
+        return True
+    return not (row["content_id"] == source.content_id or has_content(row, source))
+
+
+def has_content(row: Mapping, source: Source) -> bool:
+    """Whether a file that was touched, moved or copied has the bytes that its row speaks of."""
+    return bool(source.sha256) and row["sha256"] == source.sha256
 
 
 def _differs(source: Source, row: Mapping) -> bool:
@@ -320,7 +328,7 @@ def _differs(source: Source, row: Mapping) -> bool:
 def _refuse_collision(source: Source, row: Mapping | None) -> None:
     if row is None or row["location"] == source.location or row["content_id"] == source.content_id:
         return
-    if Path(row["location"]).exists():
+    if not has_content(row, source) and input_files(row["location"]).facts(row["location"]).content_id != ABSENT:
         raise ValueError(
             f"{source.location} and {row['location']} would both be {source.uri} in this dataset, but differ: "
             "give a folder above both as the input, or rename one of their folders"

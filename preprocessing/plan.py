@@ -60,8 +60,9 @@ def plan(
     )
 
 
-def _order(clip: PlannedClip) -> tuple[int, int, str, int, int, str]:
-    return (clip.height_px, clip.width_px, clip.uri, clip.shot_index, clip.clip_index, clip.clip_id)
+def _order(clip: PlannedClip) -> tuple[int, int, str, int, str]:
+    """Those of one file follow each other in time, whichever of its spans they come from."""
+    return (clip.height_px, clip.width_px, clip.uri, clip.start_frame, clip.clip_id)
 
 
 def _pack(
@@ -137,7 +138,7 @@ def _planned_clip(clip: Mapping, source: Mapping, sizes_px: Sequence[tuple[int, 
     height_px, width_px = nearest_size(source["height_px"], source["width_px"], sizes_px)
     return PlannedClip(
         **{name: clip[name] for name in _CLIP_COLUMNS},
-        **{name: source[name] for name in ("group_id", "uri", "location", "caption", "licence", "content_id")},
+        **{name: source[name] for name in _SOURCE_COLUMNS},
         split=Split(clip["split"]),
         height_px=height_px,
         width_px=width_px,
@@ -145,6 +146,7 @@ def _planned_clip(clip: Mapping, source: Mapping, sizes_px: Sequence[tuple[int, 
     )
 
 
+_SOURCE_COLUMNS = ("group_id", "uri", "location", "caption", "licence", "content_id", "sha256")
 _CLIP_COLUMNS = (
     "clip_id", "source_id", "shot_index", "clip_index", "start_frame", "end_frame", "start_s", "end_s", "fps",
     "num_segments",

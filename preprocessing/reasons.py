@@ -13,6 +13,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
     MISSING = "missing"
+    UNREACHABLE = "unreachable"
     DUPLICATE = "duplicate"
     TOO_SHORT = "too_short"
     TOO_SMALL = "too_small"
@@ -33,7 +34,8 @@ SENTENCES: dict[Reason, str] = {
     Reason.TIMEOUT: "decoding made no progress for the allowed time",
     Reason.OUT_OF_MEMORY: "decoding outgrew its memory limit",
     Reason.CRASHED: "the decoding process died",
-    Reason.MISSING: "the file was there once and is no longer",
+    Reason.MISSING: "the file is not there, or no longer",
+    Reason.UNREACHABLE: "the store did not hand the file out; the next run asks again",
     Reason.DUPLICATE: "another source has the same content",
     Reason.TOO_SHORT: "the shot is shorter than one segment",
     Reason.TOO_SMALL: "the picture is smaller than the training size allows",

@@ -84,7 +84,7 @@ PLAN = pa.schema(
         ("licence", pa.string()), ("split", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
         ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
         ("fps", pa.float64()), ("num_segments", pa.int32()), ("height_px", pa.int32()), ("width_px", pa.int32()),
-        ("scores", _SCORES), ("content_id", pa.string()),
+        ("scores", _SCORES), ("content_id", pa.string()), ("sha256", pa.string()),
     ]
 )  # fmt: skip
 """One row a clip, those of a shard together and in order."""

@@ -334,6 +334,7 @@ class PlannedClip:
     width_px: int
     scores: Mapping[str, float]
     content_id: str = ""
+    sha256: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -344,7 +345,7 @@ class PlannedClip:
     def identity(self) -> tuple[object, ...]:
         """What encoding reads: where this changes (a new file under the old path, a new caption), the clip is planned again."""
         grid = (self.start_frame, self.end_frame, self.fps, self.num_segments, self.height_px, self.width_px)
-        return (self.clip_id, self.content_id, self.caption, *grid)
+        return (self.clip_id, self.sha256 or self.content_id, self.caption, *grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.config import MotionConfig, ScanConfig, TransitionsConfig
+from preprocessing.downloads import Downloads, NoRoom
 from preprocessing.isolation import ChildFailed, IsolatedWorker
+from preprocessing.keys import StorageError
 from preprocessing.motion import MotionMeter
 from preprocessing.reasons import Reason
 from preprocessing.samples import Probe, Signals, Source, SourceScan, Span, Thumbnail, Transition
@@ -51,6 +53,25 @@ class _Measured:
     first_frame: int = 0
 
 
+def scan_input(source: Source, settings: ScanSettings, worker: IsolatedWorker, downloads: Downloads) -> SourceScan:
+    """`scan_source` of a file that may lie in a bucket, with the hash of its content.
+
+    Raises:
+        NoRoom: If this machine's disk is full.
+    """
+    try:
+        path = downloads.local_path(source.location, source.content_id)
+        sha256 = source.sha256 or downloads.sha256(source.location, source.content_id)
+    except NoRoom:
+        raise
+    except FileNotFoundError:
+        return failed_scan(source, Reason.MISSING, "there is no such object")
+    except StorageError as error:
+        return failed_scan(source, Reason.UNREACHABLE, str(error))
+    found = scan_source(replace(source, location=path), settings, worker)
+    return replace(found, source=replace(source, sha256=sha256))
+
+
 def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
     """Look at a source once; never raises for a bad video.
 
@@ -73,12 +94,12 @@ def _scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker)
         except ChildFailed as error:
             failure = error
         except UnreadableVideo as error:
-            return _failed(source, error.reason, error.message)
+            return failed_scan(source, error.reason, error.message)
         except Exception as error:  # noqa: BLE001 - one odd video must not end the run; its row says what happened
-            return _failed(source, Reason.CRASHED, f"{type(error).__name__}: {error}")
+            return failed_scan(source, Reason.CRASHED, f"{type(error).__name__}: {error}")
         else:
             return _scanned(source, measured)
-    return _failed(source, failure.reason, f"{failure.message}, {settings.scan.max_attempts} times")
+    return failed_scan(source, failure.reason, f"{failure.message}, {settings.scan.max_attempts} times")
 
 
 def measure_file(path: str, settings: ScanSettings, with_decord: bool) -> Iterator[_Measured | None]:
@@ -212,7 +233,8 @@ def _scanned(source: Source, measured: _Measured) -> SourceScan:
     )
 
 
-def _failed(source: Source, reason: Reason, message: str) -> SourceScan:
+def failed_scan(source: Source, reason: Reason, message: str) -> SourceScan:
+    """The scan of a source that gave nothing, and why."""
     return SourceScan(
         source=source,
         ok=False,

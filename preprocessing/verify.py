@@ -9,6 +9,7 @@ import xxhash
 
 from preprocessing import rows
 from preprocessing.dataset import MANIFEST, Dataset, manifest_key
+from preprocessing.rows import source_from_row
 from preprocessing.samples import IndexRow, PlannedShard, ShardRecord
 from preprocessing.shards import INDEX_SCHEMA, file_key, index_key, read_index, tar_key
 from preprocessing.storage import Storage, iterate_chunks, read_parquet
@@ -62,8 +63,8 @@ def _check_table(storage: Storage, key: str, schema: pa.Schema) -> Iterator[str]
 
 def _check_sources(dataset: Dataset) -> Iterator[str]:
     sources = dataset.ledger.sources().to_pylist()
-    uris = Counter(row["uri"] for row in sources)
-    yield from (f"source {uri} has {number} rows; expected one" for uri, number in uris.items() if number > 1)
+    names = Counter(source_from_row(row).name for row in sources)
+    yield from (f"source {name} has {number} rows; expected one" for name, number in names.items() if number > 1)
     for row in sources:
         if row["status"] not in ("ok", "failed") or (row["status"] == "failed" and not row["reasons"]):
             yield f"source {row['uri']} is {row['status']} with reasons {row['reasons']}"

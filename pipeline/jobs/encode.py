@@ -14,6 +14,7 @@ from pipeline.progress import Meter
 from preprocessing.codecs.base import Codec
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, ScanConfig
+from preprocessing.downloads import process_downloads
 from preprocessing.encode import encode_shard
 from preprocessing.samples import CodecRecord, PlannedShard, ShardRecord
 from preprocessing.storage import Storage, open_storage
@@ -70,6 +71,7 @@ def _encode(
         settings=settings,
         fingerprint=fingerprint,
         scratch=_scratch(storage),
+        downloads=process_downloads(),
     )
 
 

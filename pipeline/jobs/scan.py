@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task, decoding_child
+from pipeline.jobs.cluster import Task, decoding_child, run_bounded
 from pipeline.progress import Meter
 from preprocessing import motion, scan, transitions
+from preprocessing.downloads import NoRoom, process_downloads
 from preprocessing.ledger import Ledger
 from preprocessing.samples import Source, SourceScan
-from preprocessing.scan import ScanSettings, scan_source
+from preprocessing.scan import ScanSettings, scan_input
 
 COMMIT_EVERY_S = 5.0
 """Scans wait at most this long in the driver's memory."""
@@ -55,13 +56,38 @@ def scan_tasks(sources: Sequence[Source], recipe: Recipe, collector: ScanCollect
 
     def done(found: SourceScan) -> None:
         collector.add(found)
-        meter.advance(note=found.source.uri)
+        meter.advance(note=found.source.name)
 
     for source in sources:
-        yield Task(name=source.uri, submit=lambda source=source: remote.remote(source, settings), done=done)
+        yield Task(name=source.name, submit=lambda source=source: remote.remote(source, settings), done=done)
 
 
 def _scan(source: Source, settings: ScanSettings) -> SourceScan:
-    return scan_source(
-        source, settings, decoding_child(settings.scan.progress_timeout_s, settings.scan.memory_limit_mb)
+    worker = decoding_child(settings.scan.progress_timeout_s, settings.scan.memory_limit_mb)
+    return scan_input(source, settings, worker, process_downloads())
+
+
+def read_hashes(sources: Sequence[Source], recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the files of some sources, by location, read by workers; those that cannot be read are left out."""
+    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, max_retries=0)(_sha256)
+    files = {source.location: source for source in sources}
+    found: dict[str, str] = {}
+    tasks = (
+        Task(
+            name=location,
+            submit=lambda source=source: remote.remote(source),
+            done=lambda sha256, location=location: found.update({location: sha256}),
+        )
+        for location, source in files.items()
     )
+    run_bounded(tasks, max_in_flight=recipe.cluster.max_tasks)
+    return {location: sha256 for location, sha256 in found.items() if sha256}
+
+
+def _sha256(source: Source) -> str:
+    try:
+        return process_downloads().sha256(source.location, source.content_id)
+    except NoRoom:
+        raise
+    except OSError:  # scanning it will say what is wrong
+        return ""

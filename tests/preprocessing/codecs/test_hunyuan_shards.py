@@ -16,6 +16,7 @@ from webdataset.compat import WebDataset
 from preprocessing.codecs.base import Codec
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, HunyuanPaths
+from preprocessing.downloads import Downloads
 from preprocessing.encode import encode_fingerprint, encode_shard
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import PlannedClip, PlannedShard, Split
@@ -73,7 +74,7 @@ def shard(clips: tuple[PlannedClip, ...], codec: Codec, tmp_path_factory: pytest
     with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=1024) as worker:
         record = encode_shard(
             planned, codec=codec, worker=worker, storage=open_storage(str(dataset)), settings=settings,
-            fingerprint=fingerprint, scratch=dataset / "scratch",
+            fingerprint=fingerprint, scratch=dataset / "scratch", downloads=Downloads(),
         )  # fmt: skip
     assert record.failed == {}
     return dataset / tar_key(record.key)

@@ -1,0 +1,86 @@
+"""Which sources have the content of another one: equal bytes, and the same span of them. Pure.
+
+Only files of equal size can be equal, so few have to be read before they are scanned. Of equal ones that one is kept which the
+dataset has already, else the first by uri: the outcome hangs on the order of runs, never on the order of workers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from preprocessing.input_files import ABSENT
+from preprocessing.ledger import has_content
+from preprocessing.reasons import Reason
+from preprocessing.rows import source_from_row
+from preprocessing.samples import Source
+
+
+def with_known_hashes(listed: Sequence[Source], known: Mapping[str, Mapping]) -> tuple[Source, ...]:
+    """The sources with the hash that their rows have, where size and time, or etag, say that nothing changed.
+
+    Args:
+        listed: What the inputs hold now.
+        known: Rows of the sources table, by source id.
+    """
+    return tuple(
+        replace(source, sha256=row["sha256"])
+        if (row := known.get(source.source_id)) and row["content_id"] == source.content_id
+        else source
+        for source in listed
+    )
+
+
+def with_hashes(listed: Sequence[Source], by_location: Mapping[str, str]) -> tuple[Source, ...]:
+    """The sources with the hashes that were read."""
+    return tuple(replace(s, sha256=by_location.get(s.location, s.sha256)) for s in listed)
+
+
+def unread_sources(listed: Sequence[Source], known: Mapping[str, Mapping]) -> tuple[Source, ...]:
+    """Sources whose bytes must be read: those touched at an equal size, and those of a size that another file has.
+
+    Args:
+        listed: As `with_known_hashes` gives them.
+        known: Rows of the sources table, by source id.
+    """
+    locations: dict[int, set[str]] = {}
+    for source in (*listed, *_present(known)):
+        if source.size_bytes:
+            locations.setdefault(source.size_bytes, set()).add(source.location)
+    return tuple(
+        source
+        for source in listed
+        if source.size_bytes
+        and not source.sha256
+        and (len(locations[source.size_bytes]) > 1 or _is_touched(source, known.get(source.source_id)))
+    )
+
+
+def _is_touched(source: Source, row: Mapping | None) -> bool:
+    return row is not None and bool(row["sha256"]) and row["size_bytes"] == source.size_bytes
+
+
+def _present(known: Mapping[str, Mapping]) -> Iterable[Source]:
+    return (source_from_row(row) for row in known.values() if row["reason"] != Reason.MISSING)
+
+
+def duplicates(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[str, Source]:
+    """The source that is kept instead, by the id of each listed source that has its content.
+
+    Args:
+        listed: With their hashes where those were read; empty files are not compared.
+        known: Rows of the sources table, by source id.
+    """
+    ids = {source.source_id for source in listed}
+    others = (s for s in _present(known) if s.source_id not in ids and known[s.source_id]["reason"] != Reason.DUPLICATE)
+    alike: dict[object, list[Source]] = {}
+    for source in (*listed, *others):
+        if source.sha256 and source.size_bytes and source.content_id != ABSENT:
+            alike.setdefault((source.sha256, source.span), []).append(source)
+    kept = {key: min(found, key=lambda source: _rank(source, known)) for key, found in alike.items()}
+    instead = ((source, kept.get((source.sha256, source.span))) for source in listed)
+    return {s.source_id: other for s, other in instead if other is not None and other.source_id != s.source_id}
+
+
+def _rank(source: Source, known: Mapping[str, Mapping]) -> tuple[bool, str, str]:
+    row = known.get(source.source_id)
+    is_kept = row is not None and row["status"] == "ok" and has_content(row, source)
+    return (not is_kept, source.uri, source.source_id)
