@@ -114,13 +114,16 @@ class _Cells:
         return found
 
     def span(self, columns: TableColumns) -> Span | None:
-        frames = {"start_frame": self.frame(columns.start_frame), "end_frame": self.frame(columns.end_frame)}
-        seconds = {"start_s": self.seconds(columns.start_s), "end_s": self.seconds(columns.end_s)}
-        given = {name: value for name, value in (frames | seconds).items() if value is not None}
+        start_frame, end_frame = self.frame(columns.start_frame), self.frame(columns.end_frame)
+        start_s, end_s = self.seconds(columns.start_s), self.seconds(columns.end_s)
+        names = (columns.start_frame, columns.end_frame, columns.start_s, columns.end_s)
+        values = (start_frame, end_frame, start_s, end_s)
+        given = [name for name, value in zip(names, values, strict=True) if value is not None]
         try:
-            return Span(**frames, **seconds) if given else None
+            span = Span(start_frame=start_frame, end_frame=end_frame, start_s=start_s, end_s=end_s) if given else None
         except ValueError as error:
-            raise self.error(" and ".join(getattr(columns, name) for name in given), str(error)) from error
+            raise self.error(" and ".join(given), str(error)) from error
+        return span
 
     def rest(self) -> Mapping[str, str]:
         return dict(self._values)

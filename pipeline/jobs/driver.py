@@ -152,7 +152,7 @@ class Driver:
         self._ledger.append_scans([failed_scan(s, Reason.MISSING, "there is no such file") for s in unknown], settings)
         return with_known_hashes([source for source in listed if source.content_id != ABSENT], known)
 
-    def _record_duplicates(self, listed: Sequence[Source], settings: str) -> Collection[str]:
+    def _record_duplicates(self, listed: Sequence[Source], settings: str) -> set[str]:
         """Gives the ids of those that have the content of another one; their rows name it."""
         known, found = self._ledger.rows_by_id(), duplicates(listed, self._ledger.rows_by_id())
         scans = [
@@ -164,7 +164,7 @@ class Driver:
         told = {(row["source_id"], row["message"]) for row in known.values() if row["reason"] == Reason.DUPLICATE}
         new = [s for s in scans if s.source.source_id not in current or (s.source.source_id, s.message) not in told]
         self._ledger.append_scans(new, settings)
-        return found.keys()
+        return set(found)
 
     def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
         """Scans a wave while the shards of the last one are encoded."""

@@ -13,8 +13,8 @@ import pytest
 from preprocessing.clip_frames import Chunk, Unreadable
 from preprocessing.codecs.dct import DctCodec
 from preprocessing.config import EncodeConfig, HunyuanPaths
-from preprocessing.encode import LeftOut, encode_clip, encode_clips, encode_fingerprint, encode_shard, sample_metadata
 from preprocessing.downloads import Downloads
+from preprocessing.encode import LeftOut, encode_clip, encode_clips, encode_fingerprint, encode_shard, sample_metadata
 from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import LatentSample, PlannedClip, PlannedShard, ShardRecord, Split
@@ -173,7 +173,10 @@ def test_a_source_that_changed_or_vanished_since_its_scan_is_refused(
     same, changed, gone = (tmp_path / name for name in ("same.mp4", "changed.mp4", "gone.mp4"))
     for path in (same, changed, gone):
         shutil.copy(video, path)
-    clips = [make_clip(path.stem, path, content_id=LocalFiles().facts(str(path)).content_id, uri=path.name) for path in (same, changed, gone)]
+    clips = [
+        make_clip(path.stem, path, content_id=LocalFiles().facts(str(path)).content_id, uri=path.name)
+        for path in (same, changed, gone)
+    ]
     os.utime(changed, ns=(1, 1))
     gone.unlink()
     record, _ = encode(clips, worker, tmp_path / "dataset")
