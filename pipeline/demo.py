@@ -196,9 +196,11 @@ class _Line:
         )
 
     def start_clip(self) -> PlannedClip:
-        """The longest held-out clip, or the longest of all if none is held out."""
-        ledger = Dataset.open(str(self.places.dataset)).ledger
-        return longest_held_out(kept_clips(ledger.sources(), ledger.clips(), self.recipe.encode.sizes_px))
+        """The longest held-out sample, or the longest of all if none is held out."""
+        dataset = Dataset.open(str(self.places.dataset))
+        kept = kept_clips(dataset.ledger.sources(), dataset.ledger.clips(), self.recipe.encode.sizes_px)
+        encoded = set(dataset.load_manifest(None).table["clip_id"].to_pylist())
+        return longest_held_out([clip for clip in kept if clip.clip_id in encoded])
 
     def generate(self, clip: PlannedClip) -> None:
         Image.fromarray(self._first_frame(clip)).save(self.places.start_image)

@@ -10,8 +10,10 @@ checkpoint of one set of trained parameters into an engine with another.
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -153,13 +155,33 @@ def start_weights(
     """
     if init is None:
         return build_model(config, codec, device="cpu", seed=seed)
+    refuse_other_model(init, config, codec)
+    return load_model(init, dtype=torch.float32)[0]
+
+
+def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> None:
+    """Refuse to begin from a model folder of another size or codec; positions may differ.
+
+    Raises:
+        ValueError: Naming every difference.
+    """
     record = read_record(init)
-    differences = codec_differences(record.codec, codec)
-    if record.model.model_dump(exclude={"rope_mode"}) != config.model_dump(exclude={"rope_mode"}):
-        differences.append(f"model was {record.model!r} and is {config!r}")
+    differences = [*codec_differences(record.codec, codec), *_model_differences(record.model, config)]
     if differences:
         raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
-    return load_model(init, dtype=torch.float32)[0]
+
+
+def _model_differences(trained: ModelConfig, given: ModelConfig) -> list[str]:
+    ours, theirs = (_flat(config.model_dump(exclude={"rope_mode"})) for config in (trained, given))
+    return [f"model.{name} was {ours[name]!r} and is {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Settings by their dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def export_model(

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from training.batches import PinnedDataset, open_data, pin_datasets
-from training.checkpoint import newest_step, refuse_other_run
+from training.checkpoint import newest_step, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, TrainConfig
 from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
@@ -31,10 +31,29 @@ def prepare_job(
 ) -> StageJob:
     """Check all that can be checked before a cluster is asked for, and write down what the stage is begun with.
 
+    Arguments and errors are those of `check_job`.
+    """
+    job = check_job(run_dir, stage, model=model, train=train, dataset_uris=dataset_uris, init=init)
+    begun = {"record": asdict(_record(job)), "datasets": [asdict(pinned) for pinned in job.datasets]}
+    _write_json(job.folder / STAGE_FILE, begun)
+    return job
+
+
+def check_job(
+    run_dir: Path,
+    stage: StageName,
+    *,
+    model: ModelConfig,
+    train: TrainConfig,
+    dataset_uris: Sequence[str],
+    init: Path | None,
+) -> StageJob:
+    """All that a stage is asked to do, checked; nothing is written.
+
     A stage keeps the dataset versions that it was begun with, as long as it is given the same datasets.
 
     Args:
-        run_dir: Of the run; made if it is missing.
+        run_dir: Of the run.
         stage: Which.
         model: Size and memory.
         train: All training settings.
@@ -54,14 +73,16 @@ def prepare_job(
         folder=folder,
     )
     positions_of_rank(job.settings.global_batch, rank=0, num_ranks=train.engine.num_workers)
-    record = checkpoint_record(job, open_data(job.datasets), step=0, base_sha256=_base(job.init))
+    if job.init is not None:
+        refuse_other_model(job.init, model, open_data(job.datasets).codec)
     stored = _stored_record(folder)
     if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
-        refuse_other_run(folder, stored, record)
-    _write_json(
-        folder / STAGE_FILE, {"record": asdict(record), "datasets": [asdict(pinned) for pinned in job.datasets]}
-    )
+        refuse_other_run(folder, stored, _record(job))
     return job
+
+
+def _record(job: StageJob) -> CheckpointRecord:
+    return checkpoint_record(job, open_data(job.datasets), step=0, base_sha256=_base(job.init))
 
 
 def _init_folder(run_dir: Path, stage: StageName, init: Path | None) -> Path | None:
@@ -114,12 +135,12 @@ def finished(job: StageJob) -> StageSummary | None:
     return summary if summary is not None and summary.steps >= job.settings.steps else None
 
 
-def write_summary(job: StageJob) -> StageSummary:
-    """Sum up a stage whose model folder is written; this is what makes it finished."""
+def summarize(job: StageJob) -> StageSummary:
+    """Sum up a stage whose model folder is written."""
     data = open_data(job.datasets)
     metrics = job.metrics_log.read()
     steps = islice(global_steps(job, data.train), job.settings.steps)
-    summary = StageSummary(
+    return StageSummary(
         stage=job.stage,
         steps=job.settings.steps,
         num_clips=len(data.train),
@@ -130,8 +151,11 @@ def write_summary(job: StageJob) -> StageSummary:
         base_sha256=_base(job.init),
         weights_sha256=read_record(job.model_folder).weights_sha256,
     )
+
+
+def write_summary(job: StageJob, summary: StageSummary) -> None:
+    """Store the summary; this is what makes a stage finished."""
     _write_json(job.folder / SUMMARY_FILE, asdict(summary))
-    return summary
 
 
 def _write_json(path: Path, values: object) -> None:

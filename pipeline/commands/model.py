@@ -45,13 +45,18 @@ def train(
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Train one stage on Ray Train and DeepSpeed; the same command again resumes."""
-    from pipeline.jobs.stage import train_stage
+    from pipeline.jobs.stage import preview_stage, train_stage
     from pipeline.tracking import Tracking
 
     settings = dataset_recipe(dataset[0], recipe, overrides)
+    if dry_run:
+        preview = preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stage.value, init=init)
+        emit(asdict(preview), as_json=as_json, lines=preview.lines())
+        return
     summary = train_stage(
         settings, dataset_uris=dataset, run_dir=run, stage=stage.value, init=init, address=address,
         tracking=Tracking(uri=tracking_uri, line=line),
@@ -99,6 +104,7 @@ def generate(
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Make videos of any length from a start image and a prompt."""
@@ -114,6 +120,10 @@ def generate(
         requests = (
             job.GenerateRequest(image=image, prompt=prompt, seconds=seconds, out=out, seed=settings.generate.seed),
         )
+    if dry_run:
+        plans = job.preview_videos(requests, settings, model=model)
+        emit({"videos": [plan.as_dict() for plan in plans]}, as_json=as_json, lines=[plan.line() for plan in plans])
+        return
     result = job.generate_videos(
         requests, settings, model=model, home=out if prompts else out.parent, line=model.resolve().name,
         address=address, tracking=Tracking(uri=tracking_uri, line=line),
@@ -131,13 +141,19 @@ def evaluate(
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Score videos, measure their drift, write a report."""
+    from evaluation.score import video_names
     from pipeline.jobs.evaluate import evaluate_videos
     from pipeline.tracking import Tracking
 
     settings = load_recipe(recipe or "embedded", overrides or ())
+    if dry_run:
+        names = video_names(videos)
+        emit({"videos": names}, as_json=as_json, lines=[*names, f"{len(names)} videos"])
+        return
     figures = evaluate_videos(
         videos,
         out,

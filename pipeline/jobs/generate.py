@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from pipeline.progress import progress
 from pipeline.tracking import Tracking
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.shards import file_sha256
-from training.generation import generate
+from training.generation import generate, num_segments_for
 from training.model.weights import load_for_generate, read_record
 from training.types import GeneratedVideo
 
@@ -60,6 +60,44 @@ class GenerateResult:
 
     made: tuple[GeneratedVideo, ...]
     skipped: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPlan:
+    """One video that would be made, or is there already."""
+
+    out: Path
+    num_frames: int
+    num_segments: int
+    is_made: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def line(self) -> str:
+        """For people."""
+        state = "is there" if self.is_made else "would be made"
+        return f"{self.out}: {self.num_frames} frames, {self.num_segments} segments; {state}"
+
+
+def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model: Path) -> tuple[VideoPlan, ...]:
+    """What `generate_videos` would make; loads no weights.
+
+    Raises:
+        ValueError: If there is no model folder.
+    """
+    fps = read_record(model).fps
+    counts = {request: round(request.seconds * fps) for request in requests}
+    return tuple(
+        VideoPlan(
+            out=request.out,
+            num_frames=num_frames,
+            num_segments=num_segments_for(num_frames),
+            is_made=_is_made(request, _asked(request, recipe, model)),
+        )
+        for request, num_frames in counts.items()
+    )
 
 
 def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> tuple[GenerateRequest, ...]:

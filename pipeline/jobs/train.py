@@ -17,13 +17,14 @@ import torch
 from ray._private.worker import get_dashboard_url
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 
 from pipeline.config import Recipe
 from training.checkpoint import prune, step_folder, write_checkpoint
 from training.engine.base import Engine
-from training.run_folder import finished, prepare_job, write_summary
+from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, StageName, run_stage
 from training.types import CheckpointRecord, StageSummary
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 OnMetrics = Callable[[Mapping[int, Mapping[str, float]]], None]
 """Takes curves: step -> name -> value; a step may come again, with the same values."""
+
+OnEnd = Callable[[StageSummary], None]
+"""Takes the summary of a stage that has ended."""
 
 MAX_FAILURES = 2
 """How often Ray starts the workers again, from the newest checkpoint, before the command fails."""
@@ -53,6 +57,7 @@ def run_training(
     stage: StageName,
     init: Path | None,
     on_metrics: OnMetrics,
+    on_end: OnEnd = lambda _: None,
 ) -> StageSummary:
     """Run one stage to its end; the same call goes on where an earlier one was stopped. Ray must be initialised.
 
@@ -63,6 +68,8 @@ def run_training(
         stage: ``teacher`` or ``direct``.
         init: Model folder, run or stage to begin from, see `prepare_job`.
         on_metrics: Gets the curves while they grow, in the driver, from a thread of its own.
+        on_end: Gets the summary before it is stored, which is what makes the stage finished: whoever kills the driver in
+            between has `on_end` called again by the next call.
 
     Raises:
         ValueError: If the settings, a dataset or the model to begin from are wrong.
@@ -81,7 +88,10 @@ def run_training(
     with _following(job, on_metrics):
         _fit(job)
     prune(job.checkpoints, job.train.checkpoint.keep)
-    return write_summary(job)
+    summary = summarize(job)
+    on_end(summary)
+    write_summary(job, summary)
+    return summary
 
 
 def _absolute(uri: str) -> str:
@@ -108,17 +118,15 @@ def _clean_up(job: StageJob) -> None:
 
 
 class _Trainer(TorchTrainer):
-    """Without helpers that a local Ray has no use for.
+    """Without helpers that we have no use for: each is a process that takes seconds from the training on two cores.
 
-    Each is a process that imports torch and takes seconds from the training on two cores. The cleaner removes what a
-    dead driver leaves on a shared cluster; it asks Ray's dashboard, and where there is none complains every second.
+    Datasets of Ray Data are not used: shards are read by the workers. The cleaner removes what a dead driver leaves on a
+    shared cluster; it asks Ray's dashboard, and where there is none complains every second.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        if _is_shared_cluster():
-            return callbacks
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        unused = (DatasetsCallback,) if _is_shared_cluster() else (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
 
 
 def _is_shared_cluster() -> bool:
@@ -132,7 +140,8 @@ def _fit(job: StageJob) -> None:
         os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
     trainer = _Trainer(
         _work,
-        train_loop_config={"job": job},
+        # a reference: Ray's controller reads this too, and would import all that a stage needs
+        train_loop_config={"job": ray.put(job)},
         torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=engine.num_workers,
@@ -153,9 +162,9 @@ def _fit(job: StageJob) -> None:
         raise RuntimeError(f"the {job.stage} stage failed: {error}") from error
 
 
-def _work(config: dict[str, StageJob]) -> None:
+def _work(config: "dict[str, ray.ObjectRef[StageJob]]") -> None:
     """What a worker does."""
-    job = config["job"]
+    job = ray.get(config["job"])
     _prepare_worker(job)
     # imported after the environment is set: DeepSpeed looks at it when it is imported
     from training.engine.zero import ZeroEngine

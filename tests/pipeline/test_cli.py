@@ -104,3 +104,10 @@ def test_what_others_print_never_reaches_stdout() -> None:
     assert done.stdout == "result\n"
     assert "noise" in done.stderr
     assert "child noise" in done.stderr
+
+
+def test_evaluate_dry_run_names_the_videos_and_decodes_none(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    done = longtake("evaluate", str(tmp_path), "--out", str(tmp_path / "o"), "--dry-run")
+    assert done.stdout.splitlines() == ["a.mp4", "1 videos"]
+    assert not (tmp_path / "o").exists()

@@ -5,11 +5,11 @@ import torch
 
 from tests.training.small_dataset import MODEL, make_dataset, train_config
 from training.checkpoint import step_folder, write_checkpoint
-from training.config import TrainConfig
+from training.config import MemoryConfig, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
 from training.model.weights import load_model, read_record
-from training.run_folder import finished, prepare_job, write_summary
+from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, StageName, run_stage
 from training.types import CheckpointRecord, StageSummary
 
@@ -34,7 +34,9 @@ def run(job: StageJob, *, killed_after: int | None = None) -> StageSummary:
             raise Killed
 
     run_stage(job, PlainEngine, device=torch.device("cpu"), save=save)
-    return write_summary(job)
+    summary = summarize(job)
+    write_summary(job, summary)
+    return summary
 
 
 def weights(job: StageJob) -> dict[str, torch.Tensor]:
@@ -140,3 +142,13 @@ def test_a_stage_keeps_the_dataset_version_it_was_begun_with(tmp_path: Path) -> 
     new_run = prepare(tmp_path / "other", "teacher", dataset)
     assert again.datasets == first.datasets
     assert new_run.datasets != first.datasets
+
+
+def test_a_stage_of_another_size_than_its_teacher_is_refused_before_anything_starts(
+    dataset: Path, teacher: StageJob
+) -> None:
+    with pytest.raises(ValueError, match=r"model.memory.width was .* and is 48"):
+        prepare_job(
+            teacher.folder.parent, "direct", model=MODEL.model_copy(update={"memory": MemoryConfig(width=48)}),
+            train=train_config(), dataset_uris=[str(dataset)], init=None,
+        )  # fmt: skip

@@ -13,7 +13,9 @@ from torch import Tensor
 from tests.training.engine import rank_worker
 from training.engine.plain import PlainEngine
 from training.engine.zero import refuse_unsafe
-from training.loop import train_step
+from training.loop import StageSettings, train_step
+from training.objectives.base import ObjectiveModule, SegmentTask
+from training.types import GlobalStep, RandomKey
 
 DEADLINE_S = 240
 
@@ -113,12 +115,34 @@ def test_a_rank_without_work_is_refused() -> None:
 
 
 def test_the_reference_is_the_mean_over_all_segments_of_the_global_batch() -> None:
-    # One clip of 3 segments and one of 5 weigh by their segments: (3 a + 5 b) / 8, not (a + b) / 2.
-    module = rank_worker.module("direct")
+    # One clip of 3 segments and one of 5: every segment counts an eighth, and its gradient too.
+    module, settings = rank_worker.module("direct"), rank_worker.settings("direct")
     engine = PlainEngine(module, rank_worker.optimizer())
     (step, *_) = rank_worker.direct_plan()
-    batches = rank_worker.batches(step, 0, 1)
-    whole = train_step(engine, rank_worker.settings("direct"), step, batches)
-    parts = [train_step(engine, rank_worker.settings("direct"), step, [batch]) for batch in batches]
-    assert whole == pytest.approx(sum(parts))
-    assert torch.isfinite(torch.tensor(whole))
+    loss = train_step(engine, settings, step, rank_worker.batches(step, 0, 1))
+    gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+
+    by_hand = torch.stack(segment_losses(module, settings, step)).mean()
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad(by_hand, trained)
+
+    assert loss == pytest.approx(by_hand.item())
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def segment_losses(module: ObjectiveModule, settings: StageSettings, step: GlobalStep) -> list[Tensor]:
+    """The loss of each of the eight segments, clip by clip, without an engine."""
+    losses = []
+    for batch in rank_worker.batches(step, 0, 1):
+        context = None
+        for segment in range(batch.num_segments):
+            task = SegmentTask(
+                batch=batch, segment_index=segment, context=context, use_memory=True, use_history=True,
+                key=RandomKey(seed=settings.seed, stage=settings.name, step=step.step), flow=settings.flow,
+                rope_mode=settings.rope_mode,
+            )  # fmt: skip
+            output = module(settings.objective, task)[1]
+            losses.append(output.loss)
+            context = output.next_context
+    return losses
