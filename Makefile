@@ -12,7 +12,7 @@ demo: setup
 	.venv/bin/longtake demo $(DEMO)
 
 test: setup
-	.venv/bin/python -m pytest $(PYTEST)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 test-dags:
 	bash dags/test.sh $(PYTHON)
