@@ -20,11 +20,13 @@ from preprocessing.config import (
     MotionConfig,
     PlanConfig,
     Positive,
+    ReportConfig,
     ScanConfig,
     Settings,
     SourcesConfig,
     TransitionsConfig,
 )
+from preprocessing.report.settings import ReportSettings
 from training.config import GenerateConfig, ModelConfig, TrainConfig
 
 
@@ -66,6 +68,8 @@ class Recipe(Settings):
     """Clips to shards."""
     encode: EncodeConfig = EncodeConfig()
     """Codec and geometry."""
+    report: ReportConfig = ReportConfig()
+    """Prices."""
     model: ModelConfig = ModelConfig()
     """Backbone and memory."""
     train: TrainConfig = TrainConfig()
@@ -112,6 +116,17 @@ def fingerprint(*parts: BaseModel | str | int | Mapping[str, object]) -> str:
     """A hash of settings, versions and names: 16 hex digits that change if any of them does."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def report_settings(recipe: Recipe) -> ReportSettings:
+    """What a report needs to know of a recipe."""
+    return ReportSettings(
+        clips=recipe.clips,
+        decide=recipe.decide,
+        prices=recipe.report,
+        cpus_per_task=recipe.cluster.cpus_per_task,
+        gpus_per_encode=recipe.cluster.gpus_per_encode,
+    )
 
 
 def _recipes() -> Any:  # noqa: ANN401 - importlib's Traversable

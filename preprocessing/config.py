@@ -190,3 +190,14 @@ class EncodeConfig(Settings):
     """torch device of the codec."""
     max_attempts: Positive = 3
     """Deaths of the decoding child before a clip is `encode_failed`."""
+
+
+class ReportConfig(Settings):
+    """Prices, in a currency of your own; what has none is left out of the report, and never counted as free."""
+
+    cost_per_cpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of one hour of CPU time that is used; idle CPUs of a cluster come on top. Your provider's price list."""
+    cost_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of one hour of a GPU that encoding sets aside (`cluster.gpus_per_encode`). Your provider's price list."""
+    cost_per_gb_month: Annotated[float, Field(ge=0)] | None = None
+    """Of keeping 10^9 bytes of shards for a month. Your provider's price list."""

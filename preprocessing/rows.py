@@ -27,6 +27,7 @@ from preprocessing.samples import (
     Transition,
     TransitionKind,
 )
+from preprocessing.video_io.timeline import frame_step_s
 
 _SCORES = pa.map_(pa.string(), pa.float64())
 _TEXTS = pa.map_(pa.string(), pa.string())
@@ -163,12 +164,12 @@ _SPAN = tuple(f.name for f in fields(Span))
 
 def _clock(scan: SourceScan) -> tuple[float | None, float | None]:
     times_s = scan.signals.timestamps_s if scan.signals else np.zeros(0)
-    span_s = float(times_s[-1] - times_s[0]) if len(times_s) > 1 else 0.0
-    if span_s > 0:
-        return (len(times_s) - 1) / span_s, span_s * len(times_s) / (len(times_s) - 1)
-    if scan.probe is None:
-        return None, None
-    return scan.probe.fps, scan.probe.duration_s
+    declared_fps = scan.probe.fps if scan.probe else None
+    if not len(times_s):
+        return declared_fps, scan.probe.duration_s if scan.probe else None
+    span_s = float(times_s[-1] - times_s[0])
+    fps = (len(times_s) - 1) / span_s if span_s else declared_fps
+    return fps, span_s + frame_step_s(times_s)  # the last frame is shown for as long as the last clip says
 
 
 def source_from_row(row: Mapping) -> Source:

@@ -8,7 +8,7 @@ import typer
 
 from pipeline.commands import options
 from pipeline.commands.output import as_csv, as_table, counts, emit, say
-from pipeline.config import Recipe, build_recipe, load_recipe
+from pipeline.config import Recipe, build_recipe, load_recipe, report_settings
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
@@ -182,14 +182,15 @@ def inspect(
 
 def report(
     dataset: DatasetArgument,
+    overrides: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a dataset's report again, from what is stored."""
+    """Write a dataset's report again, from what is stored; --set gives prices, and is not stored."""
     from preprocessing.dataset import Dataset
-    from preprocessing.report import write_report
+    from preprocessing.report.write import write_report
 
     opened = Dataset.open(dataset)
-    write_report(opened)
+    write_report(opened, report_settings(dataset_recipe(dataset, None, overrides)))
     place = f"{opened.storage.uri}/report/index.html"
     emit({"report": place}, as_json=as_json, lines=[place])
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
+from pipeline.config import Recipe
 from preprocessing.isolation import IsolatedWorker
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,18 @@ def ray_cluster(address: str | None, *, num_cpus: int | None = None) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def parallel_tasks(recipe: Recipe) -> tuple[float, float]:
+    """How many scans, and how many encodes, the cluster runs at once if it does nothing else. Ray must be up."""
+    cluster, there = recipe.cluster, ray.cluster_resources()
+    by_cpus = (
+        min(there.get("CPU", 0.0) / cluster.cpus_per_task, cluster.max_tasks)
+        if cluster.cpus_per_task
+        else cluster.max_tasks
+    )
+    by_gpus = there.get("GPU", 0.0) / cluster.gpus_per_encode if cluster.gpus_per_encode else by_cpus
+    return max(by_cpus, 1.0), max(min(by_cpus, by_gpus), 1.0)
 
 
 def run_bounded(tasks: Iterable[Task], *, max_in_flight: int) -> None:

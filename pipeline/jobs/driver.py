@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from pathlib import Path
-from tempfile import gettempdir
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory, gettempdir
 
-from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import ray_cluster, run_bounded
+from pipeline.config import Recipe, fingerprint, report_settings
+from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
 from pipeline.jobs.encode import encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
@@ -27,7 +27,9 @@ from preprocessing.encode import encode_fingerprint
 from preprocessing.input_files import ABSENT
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.reasons import Reason
-from preprocessing.report import DatasetSummary, summarize, write_report
+from preprocessing.report.pilot import Pilot, pilot
+from preprocessing.report.summary import DatasetSummary
+from preprocessing.report.write import write_report
 from preprocessing.rows import source_from_row
 from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedShard, Source, SourceScan
 from preprocessing.scan import failed_scan
@@ -53,6 +55,7 @@ class PreprocessResult:
         ignored: Files of the inputs that got no row.
         scanned: Sources that this run decoded.
         encoded_shards: Shards that this run wrote.
+        pilot: What the whole input would take, where a limit left some of it out.
     """
 
     inputs: int = 0
@@ -60,6 +63,7 @@ class PreprocessResult:
     scanned: int = 0
     encoded_shards: int = 0
     dataset: DatasetSummary
+    pilot: Pilot | None = None
 
     def as_dict(self) -> dict[str, object]:
         """JSON values."""
@@ -76,6 +80,7 @@ class PreprocessResult:
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
             f"samples: {d.samples} in {d.shards} shards, {d.encode_failed} failed to encode, {d.waiting} waiting",
             f"version: {d.manifest or 'none yet'}",
+            *(self.pilot.lines() if self.pilot else ()),
         ]
 
 
@@ -267,13 +272,21 @@ class Driver:
             ignored=listing.ignored if listing else (),
             scanned=self.scanned,
             encoded_shards=self.encoded,
-            dataset=summarize(self._dataset),
+            dataset=write_report(self._dataset, report_settings(self._recipe)),
+            pilot=self._pilot(listing) if listing else None,
         )
         self._write_quarantine()
-        write_report(self._dataset)
         if self.scanned or self.encoded or result.dataset.manifest != self._manifest_before:
             _track(result, self._dataset, self._recipe, tracking)
         return result
+
+    def _pilot(self, listing: SourceListing) -> Pilot | None:
+        """What the whole input would take, if a limit left some of it out."""
+        if len(listing.sources) >= listing.whole.num_sources:
+            return None
+        source_ids = [source.source_id for source in listing.sources]
+        parallel = parallel_tasks(self._recipe) if self._ray_is_up else None
+        return pilot(self._dataset, source_ids, listing.whole, report_settings(self._recipe), parallel=parallel)
 
     def _write_quarantine(self) -> None:
         rows = self._ledger.sources().to_pylist()
@@ -346,7 +359,19 @@ def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking:
     run.log_metrics_batch({0: {**numbers, **reasons}})
     if summary.manifest:
         run.log_dataset(name=Path(uri).name, manifest_sha256=summary.manifest, uri=uri)
-    report = dataset.storage.local_path("report")
-    if report is not None:
-        run.log_artifact(report, folder="report")
+    with _local_report(dataset) as folder:
+        run.log_artifact(folder, folder="report")
     run.finish("FINISHED")
+
+
+@contextmanager
+def _local_report(dataset: Dataset) -> Iterator[Path]:
+    """The report's folder; a copy of it where the dataset is on an object store."""
+    here = dataset.storage.local_path("report")
+    if here is not None:
+        yield here
+        return
+    with TemporaryDirectory(prefix="longtake-report-") as folder:
+        for key in dataset.storage.list("report"):
+            (Path(folder) / PurePosixPath(key).name).write_bytes(dataset.storage.read_bytes(key))
+        yield Path(folder)

@@ -7,15 +7,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from preprocessing.config import PlanConfig
+from preprocessing.config import ClipsConfig, DecideConfig, PlanConfig, ReportConfig
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.plan import kept_clips, plan
-from preprocessing.report import summarize, write_report
+from preprocessing.report.settings import ReportSettings
+from preprocessing.report.summary import summarize
+from preprocessing.report.write import write_report
 from preprocessing.samples import Thumbnail, Verdict
 from preprocessing.shards import write_shard
 from tests.preprocessing.test_dataset import FINGERPRINT
 from tests.preprocessing.test_ledger import A, B, C, decide, make_failure, make_scan, make_source
 from tests.preprocessing.test_members import make_sample
+
+SETTINGS = ReportSettings(
+    clips=ClipsConfig(), decide=DecideConfig(), prices=ReportConfig(), cpus_per_task=1.0, gpus_per_encode=0.0
+)
 
 
 def jpeg(grey: int) -> bytes:
@@ -62,7 +68,7 @@ def test_the_numbers_reconcile(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_an_empty_dataset_has_a_report_too(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path))
-    write_report(dataset)
+    write_report(dataset, SETTINGS)
     assert json.loads(dataset.storage.read_bytes("report/report.json"))["sources"] == 0
 
 
@@ -79,19 +85,43 @@ class Page(HTMLParser):
 
 
 def test_the_page_shows_reasons_and_pictures_and_runs_no_names(dataset: Dataset) -> None:
-    write_report(dataset)
+    write_report(dataset, SETTINGS)
     text = dataset.storage.read_bytes("report/index.html").decode()
     page = Page(text)
     assert "script" not in page.tags
     assert "&lt;script&gt;" in text
     assert "2 static: nothing moves" in text
-    assert page.tags.count("figure") == 5
-    assert len(page.pictures) == 5
+    assert "http" not in text
+    assert page.pictures
     assert all(picture.startswith("data:image/jpeg;base64,") for picture in page.pictures)
 
 
+def test_the_json_says_all_that_the_page_shows_and_reconciles(dataset: Dataset, tmp_path: Path) -> None:
+    encode_all_but_one(dataset, tmp_path)
+    write_report(dataset, SETTINGS)
+    said = json.loads(dataset.storage.read_bytes("report/report.json"))
+    assert said["sources"] == said["sources_ok"] + sum(said["failed"].values())
+    assert said["clips"] == said["kept"] + sum(said["dropped"].values())
+    assert said["kept"] == said["samples"] + said["encode_failed"] + said["waiting"]
+    reasons = {row["reason"]: row for row in said["reasons"]}
+    assert (reasons["static"]["clips"], reasons["undecodable"]["sources"]) == (2, 2)
+    assert reasons["static"]["sentence"] == "nothing moves"
+    assert len(reasons["static"]["examples"]) == 2
+    assert said["decoders"] == {"pyav": 2}
+    assert [row["message"] for row in said["failed_sources"]] == ["not a video"] * 2
+    for histogram in said["histograms"]:
+        assert sum(histogram["kept"]) + sum(histogram["dropped"]) + histogram["unmeasured"] == said["clips"]
+
+
+def test_a_price_that_nobody_gave_is_skipped_and_never_nothing(dataset: Dataset) -> None:
+    write_report(dataset, SETTINGS)
+    cost = json.loads(dataset.storage.read_bytes("report/report.json"))["cost"]
+    assert "--set report.cost_per_cpu_hour" in cost["time"]["skipped"]
+    assert "--set report.cost_per_gb_month" in cost["storage_per_month"]["skipped"]
+
+
 def test_a_report_that_says_the_same_is_not_written_again(dataset: Dataset, tmp_path: Path) -> None:
-    write_report(dataset)
+    write_report(dataset, SETTINGS)
     before = (tmp_path / "data/report/index.html").stat().st_ino
-    write_report(dataset)
+    write_report(dataset, SETTINGS)
     assert (tmp_path / "data/report/index.html").stat().st_ino == before

@@ -1,0 +1,206 @@
+"""What the steps took, what that costs, and which sources took or broke most."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from preprocessing.dataset import Dataset, inspect_table
+from preprocessing.report.columns import clip_seconds, floats, sums_by, where
+from preprocessing.report.settings import ReportSettings
+from preprocessing.shards import file_key
+
+SLOWEST = 10
+"""Sources named for taking longest."""
+
+FAILURES = 100
+"""Failed sources named; the totals count all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A figure that there is none of, and how to get it."""
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageWork:
+    """What one step took, over the tasks that say so.
+
+    Attributes:
+        tasks: Sources scanned, or shards encoded.
+        cpu_hours: Of workers and their decoding children.
+        wall_hours: On the clocks of the workers, together.
+        video_hours: Of the sources scanned, or of the samples encoded.
+        size_gb: Read, as files, or written, as shards; 1 GB is 10^9 bytes.
+        speed: Hours of video in a CPU hour.
+    """
+
+    name: str
+    tasks: int
+    cpu_hours: float
+    wall_hours: float
+    video_hours: float
+    size_gb: float
+    speed: float | Skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Money, in the currency of the prices.
+
+    Attributes:
+        time: Of all scans and encodes that the ledger holds.
+        storage_per_month: Of the encoded shards.
+        time_per_hour_kept: Of the clips that are samples now.
+    """
+
+    time: float | Skipped
+    storage_per_month: float | Skipped
+    time_per_hour_kept: float | Skipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNote:
+    """One source that is named."""
+
+    uri: str
+    reason: str
+    message: str
+    duration_s: float | None
+    cpu_s: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The work behind a dataset.
+
+    Attributes:
+        stages: Scanning and encoding; empty ones are left out.
+        decoders: Sources that are ok, by the library that decoded them.
+        slowest: Those that took most CPU time.
+        failed: Failed sources, up to `FAILURES`.
+        num_failed: All of them.
+    """
+
+    stages: tuple[StageWork, ...]
+    cost: Cost
+    decoders: Mapping[str, int]
+    decoder_hours: Mapping[str, float]
+    slowest: tuple[SourceNote, ...]
+    failed: tuple[SourceNote, ...]
+    num_failed: int
+
+
+def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
+    """Sum up the work of a dataset."""
+    sources, samples = dataset.ledger.sources(), inspect_table(dataset, "samples")
+    ok, failed = where(sources, "status", "ok"), where(sources, "status", "failed")
+    stages = [stage for stage in (_scanning(sources), _encoding(dataset, samples)) if stage.tasks]
+    decoder_s = sums_by(ok["decoder"], np.nan_to_num(floats(ok, "duration_s")))
+    return Work(
+        stages=tuple(stages),
+        cost=_cost(dataset, sources, samples, settings),
+        decoders={name: where(ok, "decoder", name).num_rows for name in decoder_s},
+        decoder_hours={name: round(seconds / 3600, 6) for name, seconds in decoder_s.items()},
+        slowest=_notes(_slowest(sources)),
+        failed=_notes(failed.slice(0, FAILURES)),
+        num_failed=failed.num_rows,
+    )
+
+
+def _scanning(sources: pa.Table) -> StageWork:
+    measured = sources.filter(pc.is_valid(sources["scan_cpu_s"]))
+    return _stage(
+        "scan",
+        measured.num_rows,
+        cpu_s=floats(measured, "scan_cpu_s").sum(),
+        wall_s=floats(measured, "scan_wall_s").sum(),
+        video_s=np.nan_to_num(floats(measured, "duration_s")).sum(),
+        size=np.nan_to_num(floats(measured, "size_bytes")).sum(),
+    )
+
+
+def _encoding(dataset: Dataset, samples: pa.Table) -> StageWork:
+    """Of the shards of the current version that say what they took."""
+    named = set(pc.unique(samples["shard"]).to_pylist())
+    found = {file_key(record.key, record.failed): record for record in dataset.ledger.encodes() if record.effort}
+    records = {key: record for key, record in found.items() if key in named}
+    encoded = samples.filter(pc.is_in(samples["shard"], value_set=pa.array(records, pa.string())))
+    efforts = [record.effort for record in records.values() if record.effort]
+    return _stage(
+        "encode",
+        len(records),
+        cpu_s=sum(effort.cpu_s for effort in efforts),
+        wall_s=sum(effort.wall_s for effort in efforts),
+        video_s=clip_seconds(encoded).sum(),
+        size=sum(record.size for record in records.values()),
+    )
+
+
+def _stage(name: str, tasks: int, *, cpu_s: float, wall_s: float, video_s: float, size: float) -> StageWork:
+    return StageWork(
+        name=name,
+        tasks=tasks,
+        cpu_hours=round(float(cpu_s) / 3600, 6),
+        wall_hours=round(float(wall_s) / 3600, 6),
+        video_hours=round(float(video_s) / 3600, 6),
+        size_gb=round(float(size) / 1e9, 6),
+        speed=round(float(video_s / cpu_s), 3) if cpu_s else Skipped(why="no time was measured"),
+    )
+
+
+def _cost(dataset: Dataset, sources: pa.Table, samples: pa.Table, settings: ReportSettings) -> Cost:
+    """Failed attempts and shards that no version names any more were paid for too."""
+    records = dataset.ledger.encodes()
+    efforts = [record.effort for record in records if record.effort]
+    cpu_s = np.nansum(floats(sources, "scan_cpu_s")) + sum(effort.cpu_s for effort in efforts)
+    time = time_cost(cpu_s, sum(effort.wall_s for effort in efforts), settings)
+    kept_hours = clip_seconds(samples).sum() / 3600
+    no_samples = Skipped(why="nothing is encoded yet")
+    return Cost(
+        time=time,
+        storage_per_month=storage_cost(sum(record.size for record in records), settings),
+        time_per_hour_kept=time
+        if isinstance(time, Skipped)
+        else (round(time / kept_hours, 6) if kept_hours else no_samples),
+    )
+
+
+def time_cost(cpu_s: float, encode_wall_s: float, settings: ReportSettings) -> float | Skipped:
+    """What seconds of CPUs, and of the GPUs that encoding sets aside, cost."""
+    prices, gpu_hours = settings.prices, encode_wall_s * settings.gpus_per_encode / 3600
+    if prices.cost_per_cpu_hour is None:
+        return Skipped(why="no price is known: --set report.cost_per_cpu_hour=PRICE")
+    if gpu_hours and prices.cost_per_gpu_hour is None:
+        return Skipped(why="encoding uses GPUs and no price of theirs is known: --set report.cost_per_gpu_hour=PRICE")
+    return round(float(cpu_s) / 3600 * prices.cost_per_cpu_hour + gpu_hours * (prices.cost_per_gpu_hour or 0.0), 9)
+
+
+def storage_cost(size_bytes: float, settings: ReportSettings) -> float | Skipped:
+    """What keeping so many bytes for a month costs."""
+    price = settings.prices.cost_per_gb_month
+    if price is None:
+        return Skipped(why="no price is known: --set report.cost_per_gb_month=PRICE")
+    return round(size_bytes / 1e9 * price, 9)
+
+
+def _slowest(sources: pa.Table) -> pa.Table:
+    measured = sources.filter(pc.is_valid(sources["scan_cpu_s"]))
+    return measured.sort_by([("scan_cpu_s", "descending"), ("uri", "ascending")]).slice(0, SLOWEST)
+
+
+def _notes(sources: pa.Table) -> tuple[SourceNote, ...]:
+    return tuple(
+        SourceNote(
+            uri=row["uri"],
+            reason=row["reason"],
+            message=row["message"],
+            duration_s=row["duration_s"],
+            cpu_s=row["scan_cpu_s"],
+        )
+        for row in sources.to_pylist()
+    )

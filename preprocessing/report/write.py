@@ -1,0 +1,127 @@
+"""``report/report.json`` and ``report/index.html``: all that a report says, collected from the ledger and written.
+
+The numbers reconcile: sources are ok or failed, clips are kept or dropped for one first reason, kept clips are samples, failed, or
+wait for encoding, and hours in are the hours of all of these and of what lies between clips.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+
+from preprocessing.dataset import Dataset
+from preprocessing.report.columns import Ints, rows_at
+from preprocessing.report.funnel import hours_funnel
+from preprocessing.report.histograms import Histogram, histograms
+from preprocessing.report.page import BorderCards, Report, render, sentence
+from preprocessing.report.settings import ReportSettings
+from preprocessing.report.sheets import BORDERLINE, EXAMPLES, KEPT, ClipCard, borders, cards, kept_rows, reason_rows
+from preprocessing.report.summary import DatasetSummary, summarize
+from preprocessing.report.work import Skipped, work_of
+
+
+def write_report(dataset: Dataset, settings: ReportSettings) -> DatasetSummary:
+    """Write the JSON and the page; nothing is written that says what it said before."""
+    report = collect(dataset, settings)
+    for key, content in {
+        "report/report.json": (json.dumps(report_json(report), indent=2, ensure_ascii=False) + "\n").encode(),
+        "report/index.html": render(report).encode(),
+    }.items():
+        if not dataset.storage.exists(key) or dataset.storage.read_bytes(key) != content:
+            dataset.storage.write_atomic(key, content)
+    return report.summary
+
+
+def collect(dataset: Dataset, settings: ReportSettings) -> Report:
+    """All that a report says, from the ledger."""
+    clips = dataset.ledger.clips()
+    kept, reasons, near = kept_rows(clips, KEPT), reason_rows(clips, EXAMPLES), borders(clips, settings, BORDERLINE)
+    of_borders = [rows for border in near for rows in (border.kept, border.dropped)]
+    shown = _cards_by_row(dataset, clips, [kept, *reasons.values(), *of_borders])
+    return Report(
+        name=PurePosixPath(dataset.storage.uri).name,
+        summary=summarize(dataset),
+        funnel=hours_funnel(dataset.ledger.sources(), clips, dataset.ledger.transitions(), settings.clips),
+        histograms=histograms(clips, settings),
+        work=work_of(dataset, settings),
+        kept=_pick(shown, kept),
+        reasons={name: _pick(shown, rows) for name, rows in reasons.items()},
+        borders=[
+            BorderCards(
+                threshold=border.threshold,
+                score=border.score,
+                kept=_pick(shown, border.kept),
+                dropped=_pick(shown, border.dropped),
+            )
+            for border in near
+        ],
+    )
+
+
+def _cards_by_row(dataset: Dataset, clips: pa.Table, groups: Sequence[Ints]) -> dict[int, ClipCard]:
+    rows = np.unique(np.concatenate(groups)).astype(np.int64)
+    return dict(zip(rows.tolist(), cards(dataset, rows_at(clips, rows)), strict=True))
+
+
+def _pick(shown: Mapping[int, ClipCard], rows: Ints) -> list[ClipCard]:
+    return [shown[row] for row in rows.tolist()]
+
+
+def report_json(report: Report) -> dict[str, object]:
+    """The counts of `DatasetSummary`, and beside them all else that the page shows, without pictures."""
+    summary, funnel = report.summary, report.funnel
+    return {
+        **asdict(summary),
+        "hours": asdict(funnel),
+        "reasons": [
+            {
+                "reason": reason,
+                "sentence": sentence(reason),
+                "sources": summary.failed.get(reason, 0),
+                "clips": summary.dropped.get(reason, 0),
+                "hours": round(funnel.failed.get(reason, 0.0) + funnel.dropped.get(reason, 0.0), 9),
+                "examples": _ids(report.reasons.get(reason, ())),
+            }
+            for reason in dict.fromkeys([*summary.dropped, *summary.failed])
+        ],
+        "kept_examples": _ids(report.kept),
+        "histograms": list(map(_histogram_json, report.histograms)),
+        "borderline": [
+            {
+                **asdict(border.threshold),
+                "score": border.score,
+                "kept": _ids(border.kept),
+                "dropped": _ids(border.dropped),
+            }
+            for border in report.borders
+        ],
+        "decoders": dict(report.work.decoders),
+        "stages": [{**asdict(stage), "speed": plain(stage.speed)} for stage in report.work.stages],
+        "cost": {name: plain(value) for name, value in vars(report.work.cost).items()},
+        "slowest": [asdict(note) for note in report.work.slowest],
+        "failed_sources": [asdict(note) for note in report.work.failed],
+    }
+
+
+def plain(figure: object) -> object:
+    """A figure as JSON; one that there is none of says how to get it."""
+    return {"skipped": figure.why} if isinstance(figure, Skipped) else figure
+
+
+def _ids(shown: Iterable[ClipCard]) -> list[str]:
+    return [card.clip_id for card in shown]
+
+
+def _histogram_json(histogram: Histogram) -> dict[str, object]:
+    return {
+        "score": histogram.view.score,
+        "title": histogram.view.title,
+        "edges": [round(edge, 6) for edge in histogram.edges],
+        "kept": histogram.kept,
+        "dropped": histogram.dropped,
+        "unmeasured": histogram.unmeasured,
+        "thresholds": [asdict(threshold) for threshold in histogram.thresholds],
+    }
