@@ -178,7 +178,10 @@ class ObjectStorage:
         top = self._path(prefix) if prefix else self.root
         with self._asking(prefix):
             self.filesystem.invalidate_cache()
-            return self._by_key(self.filesystem.find(top, detail=True))
+            try:
+                return self._by_key(self.filesystem.find(top, detail=True))
+            except FileNotFoundError:  # there is no such bucket
+                return {}
 
     def glob(self, pattern: str) -> Mapping[str, RemoteFile]:
         """All objects whose key matches, by key."""
