@@ -18,6 +18,7 @@ from types import MappingProxyType
 import pyarrow as pa
 import xxhash
 
+from preprocessing.keys import explained_writes
 from preprocessing.members import LATENTS, decode_sample, encode_sample, stored_num_segments
 from preprocessing.samples import IndexRow, LatentSample, ShardRecord
 from preprocessing.storage import Storage, read_parquet, write_parquet
@@ -83,8 +84,9 @@ def write_shard(
 
     Raises:
         ValueError: If a sample cannot be stored.
+        StorageError: If a disk is full or may not be written.
     """
-    with _temporary_tar(scratch) as path:
+    with explained_writes(str(scratch)), _temporary_tar(scratch) as path:
         clip_ids = _write_tar(path, samples)
         if not clip_ids:
             return ShardRecord(key=key, sha256="", size=0, clip_ids=(), failed=dict(failed))

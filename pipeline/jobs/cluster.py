@@ -109,7 +109,8 @@ def _finish(task: Task, ref: "ray.ObjectRef[Any]") -> bool:
     try:
         result = ray.get(ref)
     except RayTaskError as error:
-        raise RuntimeError(f"{task.name}: {error.cause!r}") from error
+        cause = error.cause  # a full disk or an absent bucket says all that is to be said
+        raise RuntimeError(f"{task.name}: {cause if isinstance(cause, OSError) else repr(cause)}") from error
     except (WorkerCrashedError, RayActorError, ObjectLostError, NodeDiedError):
         return False
     task.done(result)
