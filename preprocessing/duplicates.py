@@ -13,6 +13,9 @@ from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 
+_NOT_KEPT = (Reason.DUPLICATE, Reason.MISSING, Reason.UNREACHABLE)
+"""Reasons of rows whose content the dataset does not have."""
+
 
 def with_known_hashes(listed: Sequence[Source], known: Mapping[str, Mapping]) -> tuple[Source, ...]:
     """The sources with the hash that their rows have, where size and time, or etag, say that nothing changed.
@@ -82,5 +85,5 @@ def duplicates(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[s
 
 def _rank(source: Source, known: Mapping[str, Mapping]) -> tuple[bool, str, str]:
     row = known.get(source.source_id)
-    is_kept = row is not None and row["status"] == "ok" and has_content(row, source)
+    is_kept = row is not None and has_content(row, source) and row["reason"] not in _NOT_KEPT
     return (not is_kept, source.uri, source.source_id)

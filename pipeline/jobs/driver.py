@@ -22,18 +22,15 @@ from preprocessing import decide as decide_step
 from preprocessing.candidates import candidates
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.decide import decide
-from preprocessing.duplicates import duplicates, unread_sources, with_hashes, with_known_hashes
 from preprocessing.encode import encode_fingerprint
-from preprocessing.input_files import ABSENT
+from preprocessing.intake import Intake
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.reasons import Reason
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
-from preprocessing.rows import source_from_row
 from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedShard, Source, SourceScan
-from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, split_of, vanished_sources
+from preprocessing.sources import SourceListing, split_of
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
 """Reasons of sources whose child process died, hung or outgrew its limit."""
@@ -126,50 +123,16 @@ class Driver:
 
     def take(self, inputs: Sequence[str], listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
         """Finds what has to be scanned, and records what has vanished."""
-        settings = scan_fingerprint(self._recipe)
+        intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         if complete:
-            known = [source_from_row(row) for row in self._ledger.sources().to_pylist()]
-            self._ledger.append_missing([source.source_id for source in vanished_sources(inputs, known)])
-        present = self._record_absent(listing.sources, settings)
-        unread = unread_sources(present, self._ledger.rows_by_id())
-        if unread:
-            self._need_ray()
-            present = with_hashes(present, read_hashes(unread, self._recipe))
-        pending = {source.source_id for source in self._ledger.pending_sources(present, settings)}
-        double = self._record_duplicates(present, settings)
-        self._ledger.refresh_sources(present, settings)
-        rows = self._ledger.rows_by_id()
+            intake.record_vanished(inputs)
+        self._pending = intake.take(listing, retry_failed=retry_failed)
         if retry_failed:
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
-        pending |= {
-            i
-            for i, row in rows.items()
-            if row["reason"] == Reason.DUPLICATE or (retry_failed and row["status"] == "failed")
-        }
-        self._pending = {s.source_id: s for s in present if s.source_id in pending - double}
 
-    def _record_absent(self, listed: Sequence[Source], settings: str) -> tuple[Source, ...]:
-        """Gives those that are there, with the hashes that are known; the others get their row."""
-        known = self._ledger.rows_by_id()
-        absent = [source for source in listed if source.content_id == ABSENT]
-        self._ledger.append_missing([source.source_id for source in absent if source.source_id in known])
-        unknown = [source for source in absent if source.source_id not in known]
-        self._ledger.append_scans([failed_scan(s, Reason.MISSING, "there is no such file") for s in unknown], settings)
-        return with_known_hashes([source for source in listed if source.content_id != ABSENT], known)
-
-    def _record_duplicates(self, listed: Sequence[Source], settings: str) -> set[str]:
-        """Gives the ids of those that have the content of another one; their rows name it."""
-        known, found = self._ledger.rows_by_id(), duplicates(listed, self._ledger.rows_by_id())
-        scans = [
-            failed_scan(source, Reason.DUPLICATE, f"the same content as {found[source.source_id].name}")
-            for source in listed
-            if source.source_id in found
-        ]
-        current = {row["source_id"] for row in known.values() if row["fingerprint"] == settings}
-        told = {(row["source_id"], row["message"]) for row in known.values() if row["reason"] == Reason.DUPLICATE}
-        new = [s for s in scans if s.source.source_id not in current or (s.source.source_id, s.message) not in told]
-        self._ledger.append_scans(new, settings)
-        return set(found)
+    def _read_hashes(self, sources: Sequence[Source]) -> Mapping[str, str]:
+        self._need_ray()
+        return read_hashes(sources, self._recipe)
 
     def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
         """Scans a wave while the shards of the last one are encoded."""

@@ -1,0 +1,73 @@
+"""What of a listing has to be scanned; the rest gets its row at once: what is absent, what vanished, and what is there twice."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from preprocessing.duplicates import duplicates, unread_sources, with_hashes, with_known_hashes
+from preprocessing.input_files import ABSENT
+from preprocessing.ledger import Ledger
+from preprocessing.reasons import Reason
+from preprocessing.rows import source_from_row
+from preprocessing.samples import Source
+from preprocessing.scan import failed_scan
+from preprocessing.sources import SourceListing, vanished_sources
+
+ReadHashes = Callable[[Sequence[Source]], Mapping[str, str]]
+"""SHA-256 by location, of files that nobody read yet; those that cannot be read are left out."""
+
+
+class Intake:
+    """Takes listings into a ledger, under one set of scan settings."""
+
+    def __init__(self, ledger: Ledger, settings_fingerprint: str, read_hashes: ReadHashes) -> None:
+        """Nothing taken yet."""
+        self._ledger, self._settings, self._read_hashes = ledger, settings_fingerprint, read_hashes
+
+    def record_vanished(self, inputs: Sequence[str]) -> None:
+        """Sources that lay in these inputs' folders, and no longer do, are `missing` from now on."""
+        known = [source_from_row(row) for row in self._ledger.rows_by_id().values()]
+        self._ledger.append_missing([source.source_id for source in vanished_sources(inputs, known)])
+
+    def take(self, listing: SourceListing, *, retry_failed: bool) -> dict[str, Source]:
+        """The sources that have to be scanned, by id.
+
+        Raises:
+            ValueError: If an unrelated file that still exists elsewhere has the same id.
+        """
+        present = self._record_absent(listing.sources)
+        unread = unread_sources(present, self._ledger.rows_by_id())
+        if unread:
+            present = with_hashes(present, self._read_hashes(unread))
+        pending = {source.source_id for source in self._ledger.pending_sources(present, self._settings)}
+        double = self._record_duplicates(present)
+        self._ledger.refresh_sources(present, self._settings)
+        for source_id, row in self._ledger.rows_by_id().items():
+            if row["reason"] == Reason.DUPLICATE or (retry_failed and row["status"] == "failed"):
+                pending.add(source_id)
+        return {source.source_id: source for source in present if source.source_id in pending - double}
+
+    def _record_absent(self, listed: Sequence[Source]) -> tuple[Source, ...]:
+        """Gives those that are there, with the hashes that are known."""
+        known = self._ledger.rows_by_id()
+        absent = [source for source in listed if source.content_id == ABSENT]
+        self._ledger.append_missing([source.source_id for source in absent if source.source_id in known])
+        unknown = [source for source in absent if source.source_id not in known]
+        scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
+        self._ledger.append_scans(scans, self._settings)
+        return with_known_hashes([source for source in listed if source.content_id != ABSENT], known)
+
+    def _record_duplicates(self, listed: Sequence[Source]) -> set[str]:
+        """Gives the ids of those that have the content of another one; their rows name it."""
+        known = self._ledger.rows_by_id()
+        found = duplicates(listed, known)
+        told = {
+            (source_id, row["message"])
+            for source_id, row in known.items()
+            if row["reason"] == Reason.DUPLICATE and row["fingerprint"] == self._settings
+        }
+        scans = [
+            failed_scan(source, Reason.DUPLICATE, f"the same content as {found[source.source_id].name}")
+            for source in listed
+            if source.source_id in found
+        ]
+        self._ledger.append_scans([s for s in scans if (s.source.source_id, s.message) not in told], self._settings)
+        return set(found)

@@ -1,0 +1,109 @@
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from preprocessing.config import SourcesConfig
+from preprocessing.intake import Intake
+from preprocessing.ledger import Ledger
+from preprocessing.reasons import Reason
+from preprocessing.samples import Source
+from preprocessing.scan import failed_scan
+from preprocessing.sources import find_sources
+from preprocessing.storage import open_storage
+
+
+class Line:
+    """Intakes of one folder, each followed by a scan that gives every pending source a row."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.raw = tmp_path / "raw"
+        self.raw.mkdir()
+        self.ledger = Ledger(open_storage(str(tmp_path / "d")))
+        self.read: list[str] = []
+
+    def read_hashes(self, sources: Sequence[Source]) -> Mapping[str, str]:
+        self.read += [source.uri for source in sources]
+        return {s.location: sha256(Path(s.location)) for s in sources}
+
+    def run(self, *names: str, settings: str = "f", retry_failed: bool = False) -> list[str]:
+        """Names of the sources that were pending."""
+        inputs = [str(self.raw / name) for name in names] or [str(self.raw)]
+        listing = find_sources(inputs, SourcesConfig(), limit=None)
+        intake = Intake(self.ledger, settings, self.read_hashes)
+        intake.record_vanished(inputs)
+        pending = intake.take(listing, retry_failed=retry_failed)
+        hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
+        self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)
+        return [source.uri.removeprefix("raw/") for source in pending.values()]
+
+    def rows(self) -> dict[str, str]:
+        table = self.ledger.sources()
+        return {row["uri"].removeprefix("raw/"): row["reason"] for row in table.to_pylist()}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+def test_what_is_known_is_not_scanned_again_and_nothing_is_read(line: Line) -> None:
+    for name in ("a.mp4", "bb.mp4"):
+        (line.raw / name).write_text(name)
+    assert line.run() == ["a.mp4", "bb.mp4"]
+    assert (line.run(), line.read) == ([], [])
+    assert line.run(settings="other") == ["a.mp4", "bb.mp4"]
+
+
+def test_a_touched_file_is_read_and_a_changed_one_scanned(line: Line) -> None:
+    for name in ("a.mp4", "bb.mp4"):
+        (line.raw / name).write_text(name)
+    line.run()
+    os.utime(line.raw / "a.mp4", ns=(5, 5))
+    assert (line.run(), line.read) == ([], ["raw/a.mp4"])
+    assert (line.run(), line.read) == ([], ["raw/a.mp4"])
+    (line.raw / "a.mp4").write_text("b.mp4")
+    assert line.run() == ["a.mp4"]
+
+
+def test_of_equal_files_one_is_scanned_and_its_copies_name_it(line: Line) -> None:
+    for name in ("c.mp4", "b.mp4", "d.mp4"):
+        (line.raw / name).write_text("same")
+    assert line.run("c.mp4") == ["c.mp4"]
+    assert line.run() == []
+    assert line.rows() == {"b.mp4": "duplicate", "c.mp4": "undecodable", "d.mp4": "duplicate"}
+    assert line.ledger.rows_by_id()[line.ledger.sources()["source_id"][0].as_py()]["message"] == (
+        "the same content as raw/c.mp4"
+    )
+
+
+def test_a_copy_takes_the_place_of_what_vanished(line: Line) -> None:
+    (line.raw / "a.mp4").write_text("same")
+    (line.raw / "b.mp4").write_text("same")
+    assert line.run() == ["a.mp4"]
+    assert line.rows()["b.mp4"] == "duplicate"
+    assert line.run(retry_failed=True) == ["a.mp4"]
+    (line.raw / "a.mp4").unlink()
+    assert line.run() == ["b.mp4"]
+    assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
+
+
+def test_a_row_of_a_table_without_its_file_is_missing_until_it_comes(line: Line) -> None:
+    (line.raw / "t.csv").write_text("path\na.mp4\nb.mp4\n")
+    (line.raw / "a.mp4").write_text("a")
+    assert line.run("t.csv") == ["a.mp4"]
+    assert line.rows() == {"a.mp4": "undecodable", "b.mp4": "missing"}
+    parts = line.ledger.rows_by_id()
+    assert line.run("t.csv", retry_failed=True) == ["a.mp4"]
+    (line.raw / "b.mp4").write_text("bb")
+    assert line.run("t.csv") == ["b.mp4"]
+    (line.raw / "a.mp4").unlink()
+    assert line.run("t.csv") == []
+    assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
+    assert set(line.ledger.rows_by_id()) == set(parts)
