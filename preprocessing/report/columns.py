@@ -29,6 +29,8 @@ def scores(clips: pa.Table, name: str) -> Floats:
     of_clips = clips["scores"]
     if pa.types.is_map(of_clips.type):
         return pc.map_lookup(of_clips.combine_chunks(), pa.scalar(name), "first").to_numpy(zero_copy_only=False)
+    if of_clips.type.get_field_index(name) < 0:
+        return np.full(clips.num_rows, np.nan)
     return pc.struct_field(of_clips, name).cast(pa.float64()).to_numpy()
 
 

@@ -52,7 +52,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
 
 def _cell(value: object) -> str:
     if isinstance(value, Skipped):
-        return f'<td class="quiet">skipped: {escape(value.why)}</td>'
+        return f'<td class="quiet">skipped: {escape(value.skipped)}</td>'
     if isinstance(value, int | float):
         return f'<td class="n">{number(value)}</td>'
     return f'<td class="uri">{escape("" if value is None else str(value))}</td>'

@@ -22,7 +22,7 @@ from preprocessing.sources import InputSize
 SPREAD = 1.645
 """Standard errors on either side of an estimate: nine of ten intervals hold the true value, if it spreads normally."""
 
-NOT_ENCODED = Skipped(why="no shard is encoded yet that says what it took: longtake preprocess INPUT --limit N")
+NOT_ENCODED = Skipped(skipped="no shard is encoded yet that says what it took: longtake preprocess INPUT --limit N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Pilot:
 
 def _said(figure: Estimate | float | Skipped, unit: str) -> str:
     if isinstance(figure, Skipped):
-        return f"skipped ({figure.why})"
+        return f"skipped ({figure.skipped})"
     if not isinstance(figure, Estimate):
         return f"{figure:.3g} {unit}".rstrip()
     interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.3g} to {figure.high:.3g})"
@@ -219,7 +219,7 @@ def _wall_hours(sample: _Sample, scale: _Scale, parallel: tuple[float, float] | 
     if not sample.is_encoded:
         return NOT_ENCODED
     if parallel is None:
-        return Skipped(why="this run had nothing to do, so it asked no cluster how many CPUs it has")
+        return Skipped(skipped="this run had nothing to do, so it asked no cluster how many CPUs it has")
     scans, encodes = parallel
     return scale.whole((sample.scan_wall_s / scans + sample.encode_wall_s / encodes) / 3600)
 
@@ -236,7 +236,7 @@ def _paid(sample: _Sample, settings: ReportSettings) -> Floats | Skipped:
 
 def _by_video_hour(paid: Floats, sample: _Sample, scale: _Scale) -> Estimate | Skipped:
     if not sample.video_s.sum():
-        return Skipped(why="no source decoded")
+        return Skipped(skipped="no source decoded")
     return ratio_estimate(paid, sample.video_s / 3600, total=1.0, done_share=scale.done_share)
 
 
@@ -245,7 +245,7 @@ def _by_month(shards_gb: Floats, scale: _Scale, price: float | Skipped) -> Estim
 
 
 def _per_hour(value: float, hours: float) -> float | Skipped:
-    return round(value / hours, 6) if hours else Skipped(why="no clip is kept")
+    return round(value / hours, 6) if hours else Skipped(skipped="no clip is kept")
 
 
 def _sample(dataset: Dataset, sources: pa.Table) -> _Sample:

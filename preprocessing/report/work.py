@@ -21,9 +21,13 @@ FAILURES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A figure that there is none of, and how to get it."""
+    """A figure that there is none of.
 
-    why: str
+    Attributes:
+        skipped: Why, and how to get it.
+    """
+
+    skipped: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +153,7 @@ def _stage(name: str, tasks: int, *, cpu_s: float, wall_s: float, video_s: float
         wall_hours=round(float(wall_s) / 3600, 6),
         video_hours=round(float(video_s) / 3600, 6),
         size_gb=round(float(size) / 1e9, 6),
-        speed=round(float(video_s / cpu_s), 3) if cpu_s else Skipped(why="no time was measured"),
+        speed=round(float(video_s / cpu_s), 3) if cpu_s else Skipped(skipped="no time was measured"),
     )
 
 
@@ -160,7 +164,7 @@ def _cost(dataset: Dataset, sources: pa.Table, samples: pa.Table, settings: Repo
     cpu_s = np.nansum(floats(sources, "scan_cpu_s")) + sum(effort.cpu_s for effort in efforts)
     time = time_cost(cpu_s, sum(effort.wall_s for effort in efforts), settings)
     kept_hours = clip_seconds(samples).sum() / 3600
-    no_samples = Skipped(why="nothing is encoded yet")
+    no_samples = Skipped(skipped="nothing is encoded yet")
     return Cost(
         time=time,
         storage_per_month=storage_cost(sum(record.size for record in records), settings),
@@ -174,9 +178,11 @@ def time_cost(cpu_s: float, encode_wall_s: float, settings: ReportSettings) -> f
     """What seconds of CPUs, and of the GPUs that encoding sets aside, cost."""
     prices, gpu_hours = settings.prices, encode_wall_s * settings.gpus_per_encode / 3600
     if prices.cost_per_cpu_hour is None:
-        return Skipped(why="no price is known: --set report.cost_per_cpu_hour=PRICE")
+        return Skipped(skipped="no price is known: --set report.cost_per_cpu_hour=PRICE")
     if gpu_hours and prices.cost_per_gpu_hour is None:
-        return Skipped(why="encoding uses GPUs and no price of theirs is known: --set report.cost_per_gpu_hour=PRICE")
+        return Skipped(
+            skipped="encoding uses GPUs and no price of theirs is known: --set report.cost_per_gpu_hour=PRICE"
+        )
     return round(float(cpu_s) / 3600 * prices.cost_per_cpu_hour + gpu_hours * (prices.cost_per_gpu_hour or 0.0), 9)
 
 
@@ -184,7 +190,7 @@ def storage_cost(size_bytes: float, settings: ReportSettings) -> float | Skipped
     """What keeping so many bytes for a month costs."""
     price = settings.prices.cost_per_gb_month
     if price is None:
-        return Skipped(why="no price is known: --set report.cost_per_gb_month=PRICE")
+        return Skipped(skipped="no price is known: --set report.cost_per_gb_month=PRICE")
     return round(size_bytes / 1e9 * price, 9)
 
 

@@ -20,7 +20,7 @@ from preprocessing.report.page import BorderCards, Report, render, sentence
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.sheets import BORDERLINE, EXAMPLES, KEPT, ClipCard, borders, cards, kept_rows, reason_rows
 from preprocessing.report.summary import DatasetSummary, summarize
-from preprocessing.report.work import Skipped, work_of
+from preprocessing.report.work import work_of
 
 
 def write_report(dataset: Dataset, settings: ReportSettings) -> DatasetSummary:
@@ -99,16 +99,11 @@ def report_json(report: Report) -> dict[str, object]:
             for border in report.borders
         ],
         "decoders": dict(report.work.decoders),
-        "stages": [{**asdict(stage), "speed": plain(stage.speed)} for stage in report.work.stages],
-        "cost": {name: plain(value) for name, value in vars(report.work.cost).items()},
+        "stages": [asdict(stage) for stage in report.work.stages],
+        "cost": asdict(report.work.cost),
         "slowest": [asdict(note) for note in report.work.slowest],
         "failed_sources": [asdict(note) for note in report.work.failed],
     }
-
-
-def plain(figure: object) -> object:
-    """A figure as JSON; one that there is none of says how to get it."""
-    return {"skipped": figure.why} if isinstance(figure, Skipped) else figure
 
 
 def _ids(shown: Iterable[ClipCard]) -> list[str]:

@@ -85,6 +85,8 @@ def _assert_tracked(uri: str, *, line: str, manifest: str) -> None:
     assert {run.info.status for run in (parent, *runs.values())} == {"FINISHED"}
     assert all(run.data.params for run in runs.values())
     assert all(client.list_artifacts(run.info.run_id) for run in runs.values())
+    report = client.list_artifacts(runs["preprocess"].info.run_id, "report")
+    assert [file.path for file in report] == ["report/index.html", "report/report.json"]
     teacher, direct = runs["train-teacher"], runs["train-direct"]
     assert [point.step for point in client.get_metric_history(teacher.info.run_id, "loss")] == [1, 2]
     for run in (runs["preprocess"], teacher, direct):

@@ -82,7 +82,7 @@ def test_without_sizes_the_number_of_sources_stands_for_them(tmp_path: Path) -> 
 
 def test_what_is_not_known_is_skipped_with_what_to_do(tmp_path: Path) -> None:
     found = pilot_of(tmp_path / "unpriced", SETTINGS)
-    assert found.cost == Skipped(why="no price is known: --set report.cost_per_cpu_hour=PRICE")
+    assert found.cost == Skipped(skipped="no price is known: --set report.cost_per_cpu_hour=PRICE")
     found = pilot_of(tmp_path / "scanned", PRICED, encoded=False)
     assert isinstance(found.encode_cpu_hours, Skipped)
     assert isinstance(found.cost, Skipped)
@@ -93,7 +93,7 @@ def test_gpus_that_encoding_sets_aside_must_be_priced_too(tmp_path: Path) -> Non
     with_gpu = replace(PRICED, gpus_per_encode=1.0)
     found = pilot_of(tmp_path / "unpriced", with_gpu)
     assert isinstance(found.cost, Skipped)
-    assert "cost_per_gpu_hour" in found.cost.why
+    assert "cost_per_gpu_hour" in found.cost.skipped
     prices = ReportConfig(cost_per_cpu_hour=0.5, cost_per_gpu_hour=3.0)
     found = pilot_of(tmp_path / "priced", replace(with_gpu, prices=prices))
     assert isinstance(found.cost, Estimate)
