@@ -1,29 +1,29 @@
 """Transitions, signals and clip settings in, clip candidates with all their scores out. Pure: replayed without decoding.
 
 A shot is what lies between two transitions, without the frames that a gradual change mixes. On the grid each shot gives clips one after
-the other, clip k + 1 where clip k ended, each as long as it may be; a shot without room for one gives a candidate of 0 segments, so
-that it has a row.
+the other, clip k + 1 where clip k ended, each as long as it may be. Where a shot is black or frozen for a while it is divided, and
+`clip_index` skips a number: clips k and k + 1 of a shot are always neighbours without a gap. A part without room for a clip gives
+a candidate of 0 segments, so that it has a row.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.config import ClipsConfig
 from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition, clip_num_frames
+from preprocessing.scores import SCORE_DECIMALS, Measurements, scores_of
 from preprocessing.video_io.timeline import frame_step_s, grid_frames
 
-VERSION = 1
-
-_DECIMALS = 4
-"""Scores are rounded, so that thresholds do not hang on last bits, which differ between CPUs."""
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """A range of one shot; a whole shot has `clip_index` and `num_segments` 0."""
+    """A range of one shot; a whole shot, or a part of one, has `num_segments` 0."""
 
     shot_index: int
     clip_index: int
@@ -58,11 +58,12 @@ def candidates(
     inside = tuple(_shifted(transition, -first_frame) for transition in transitions)
     of_source = {
         "height_px": float(min(height_px, width_px)),
-        "source_fps": round(1 / frame_step_s(signals.timestamps_s), _DECIMALS),
+        "source_fps": round(1 / frame_step_s(signals.timestamps_s), SCORE_DECIMALS),
     }
     found = []
-    for piece in _pieces(num_frames, inside, signals.timestamps_s, clips):
-        scores = of_source | _scores(signals, piece, clips)
+    measured = Measurements.of(signals, clips)
+    for piece in _pieces(num_frames, inside, measured, signals.timestamps_s, clips):
+        scores = of_source | scores_of(signals, measured, range(piece.start_frame, piece.end_frame), clips)
         scores["transitions"] = float(sum(_crosses(piece, transition) for transition in inside))
         found.append(_candidate(source_id, piece, signals.timestamps_s, clips.fps, scores, first_frame))
     return tuple(found)
@@ -73,7 +74,11 @@ def _shifted(transition: Transition, by: int) -> Transition:
 
 
 def _pieces(
-    num_frames: int, transitions: Sequence[Transition], timestamps_s: NDArray[np.float64], clips: ClipsConfig
+    num_frames: int,
+    transitions: Sequence[Transition],
+    measured: Measurements,
+    timestamps_s: NDArray[np.float64],
+    clips: ClipsConfig,
 ) -> Iterator[_Piece]:
     shots = list(_shots(num_frames, transitions))
     if clips.policy == "drop" and len(shots) > 1:
@@ -81,8 +86,20 @@ def _pieces(
         return
     if clips.policy == "longest":
         shots = sorted(shots, key=lambda shot: shot.start_frame - shot.end_frame)[:1]
+    pauses = sorted({frame for stretch in (*measured.black, *measured.frozen) for frame in stretch})
     for shot in shots:
-        yield from _clips(_guarded(shot, num_frames, timestamps_s, clips.guard_s), timestamps_s, clips)
+        first = 0
+        for part in _parts(_guarded(shot, num_frames, timestamps_s, clips.guard_s), pauses):
+            found = list(_clips(replace(part, clip_index=first), timestamps_s, clips))
+            first = found[-1].clip_index + 2
+            yield from found
+
+
+def _parts(shot: _Piece, bounds: Sequence[int]) -> Iterator[_Piece]:
+    """The shot, divided at every bound inside it."""
+    inside = [bound for bound in bounds if shot.start_frame < bound < shot.end_frame]
+    for start, end in pairwise([shot.start_frame, *inside, shot.end_frame]):
+        yield replace(shot, start_frame=start, end_frame=end)
 
 
 def _shots(num_frames: int, transitions: Sequence[Transition]) -> Iterator[_Piece]:
@@ -104,23 +121,17 @@ def _guarded(shot: _Piece, num_frames: int, timestamps_s: NDArray[np.float64], g
     return _Piece(shot_index=shot.shot_index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
 
 
-def _clips(shot: _Piece, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> Iterator[_Piece]:
-    """Consecutive clips of a shot, or the whole shot if it has no room for one."""
-    start, clip_index = shot.start_frame, 0
-    while start < shot.end_frame:
-        end, num_segments = _longest(start, shot.end_frame, timestamps_s, clips)
+def _clips(part: _Piece, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> Iterator[_Piece]:
+    """Consecutive clips of a part of a shot, or the whole part if it has no room for one; indices go on from the part's."""
+    start, clip_index = part.start_frame, part.clip_index
+    while start < part.end_frame:
+        end, num_segments = _longest(start, part.end_frame, timestamps_s, clips)
         if num_segments == 0:
             break
-        yield _Piece(
-            shot_index=shot.shot_index,
-            clip_index=clip_index,
-            start_frame=start,
-            end_frame=end,
-            num_segments=num_segments,
-        )
+        yield replace(part, clip_index=clip_index, start_frame=start, end_frame=end, num_segments=num_segments)
         start, clip_index = end, clip_index + 1
-    if clip_index == 0:
-        yield shot
+    if clip_index == part.clip_index:
+        yield part
 
 
 def _longest(start: int, shot_end: int, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> tuple[int, int]:
@@ -136,37 +147,6 @@ def _crosses(piece: _Piece, transition: Transition) -> bool:
     if transition.start_frame == transition.end_frame:
         return piece.start_frame < transition.start_frame < piece.end_frame
     return transition.start_frame < piece.end_frame and piece.start_frame < transition.end_frame
-
-
-def _scores(signals: Signals, piece: _Piece, clips: ClipsConfig) -> dict[str, float]:
-    """What the signals say of a piece; no motion score where nothing was measured inside it.
-
-    dynamism: median over time of the smaller of the speeds over the two gaps (95th percentile over the picture). Noise and flicker
-        have only the short one, a slide show only the long one.
-    long_dynamism: the same of the long gap alone.
-    active_share: share of moments whose dynamism reaches `clips.active_dynamism`.
-    camera_speed: median speed of half of the picture over the short gap.
-    steadiness: speed of half of the picture over the long gap, divided by that over the short one; near 0 for a shaking camera.
-    difference: median difference between neighbours, in per cent of white.
-    black_share: share of frames darker than `clips.black_luma`.
-    """
-    luma = signals.luma[piece.start_frame : piece.end_frame]
-    scores = {"black_share": float((luma < clips.black_luma).mean())}
-    first_s, last_s = signals.timestamps_s[piece.start_frame], signals.timestamps_s[piece.end_frame - 1]
-    motion = signals.motion
-    inside = (signals.motion_times_s - motion["span_s"] >= first_s - 1e-3) & (signals.motion_times_s <= last_s)
-    if inside.any():
-        dynamism = np.minimum(motion["short_p95"], motion["long_p95"])[inside]
-        camera_speed = float(np.median(motion["short_median"][inside]))
-        scores |= {
-            "dynamism": float(np.median(dynamism)),
-            "long_dynamism": float(np.median(motion["long_p95"][inside])),
-            "active_share": float((dynamism >= clips.active_dynamism).mean()),
-            "camera_speed": camera_speed,
-            "steadiness": float(np.median(motion["long_median"][inside])) / max(camera_speed, 1e-3),
-            "difference": float(np.median(motion["difference"][inside])),
-        }
-    return {name: round(value, _DECIMALS) for name, value in scores.items()}
 
 
 def _candidate(

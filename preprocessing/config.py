@@ -92,12 +92,14 @@ class TransitionsConfig(Settings):
 
 
 class MotionConfig(Settings):
-    """DIS optical flow at low resolution, at two time gaps."""
+    """DIS optical flow at low resolution, over three times."""
 
     short_gap_s: Annotated[float, Field(gt=0, le=1)] = 0.08
     """The short gap: two frames at 24 fps, so that doubled frames of a converted film do not look still."""
     long_gap_s: Annotated[float, Field(gt=0, le=2)] = 0.5
-    """The long gap that tells a pan from a shake."""
+    """The long gap, over which people and things still move one way."""
+    far_gap_s: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """The far gap, taken every second time: a shaking camera is no farther away than after the long one, a slow flight is."""
     samples_per_s: Annotated[float, Field(gt=0, le=60)] = 4.0
     """Motion measurements a second."""
 
@@ -117,7 +119,11 @@ class ClipsConfig(Settings):
     """Kept away from either side of a transition, in seconds."""
     black_luma: Annotated[float, Field(ge=0, le=255)] = 10.0
     """Mean brightness under which a frame is black; night scenes reach 15."""
-    active_dynamism: Annotated[float, Field(ge=0)] = 0.5
+    black_stretch_s: Annotated[float, Field(gt=0)] = 0.5
+    """A shot is divided where it is black for so long, in seconds."""
+    frozen_stretch_s: Annotated[float, Field(gt=0)] = 1.0
+    """A shot is divided where it shows one picture for so long, in seconds."""
+    active_dynamism: Annotated[float, Field(ge=0)] = 0.6
     """A moment that moves less is still, in per cent of the diagonal per second."""
 
 
@@ -125,19 +131,28 @@ class DecideConfig(Settings):
     """Thresholds on scores; replayed without decoding. Dynamism is in per cent of the diagonal per second."""
 
     min_dynamism: Annotated[float, Field(ge=0)] = 1.2
-    """Less is `static`: noise, flicker and compression of a still reach 0.6, a lit face 1.2, the stillest wanted clips 1.7."""
-    max_dynamism: Annotated[float, Field(gt=0)] = 150.0
-    """More is `too_fast`."""
+    """Less is `static`: stills with noise, flicker or changing light stay under 0.5, the stillest wanted clips reach 2.5."""
+    max_dynamism: Annotated[float, Field(gt=0)] = 100.0
+    """More, of the picture or of the camera alone, is `too_fast`; flow follows up to 160."""
+    min_followed: Share = 0.5
+    """Correlation of neighbours after motion compensation; less is chaos, `too_fast` (made chaos: 0.07, fast footage: 0.8)."""
     min_active_share: Share = 0.3
     """Share of moments that must move; less is `static`."""
     min_steadiness: Share = 0.2
-    """Way of the camera over half a second, as a share of the way it ran; less is `shaky` (measured: shake 0.07, motion near 1)."""
+    """Way of the camera over a second, as a share of the way it ran; less is `shaky` where nothing else moves (measured: shake
+    0.07, hand-held footage from 0.4)."""
+    min_rest_motion: Annotated[float, Field(ge=0)] = 0.0
+    """Motion beside one shift, turn and zoom of the whole picture; less, in a clip that moves, is `still_image`. Off at 0: stills
+    under a pan and zoom have 0.1 to 0.7, but so may a pan over a far, still landscape; 0.5 where that is no loss."""
     max_black_share: Share = 0.5
     """Share of frames darker than `clips.black_luma`; more is `black`."""
+    max_frozen_share: Share = 0.5
+    """Share of frames in stretches that show one picture; more is `frozen`."""
     min_height_px: Positive = 64
     """Shorter displayed side of the source, in pixels; less is `too_small`."""
     min_source_fps: Annotated[float, Field(gt=0)] = 12.0
-    """Frame rate of the source; less is `low_frame_rate`. At half the training rate every frame is shown twice."""
+    """Frames a second of the source, as it states them or as far as they are new ones; less is `low_frame_rate`. At half the
+    training rate every frame is shown twice."""
 
 
 class PlanConfig(Settings):

@@ -19,8 +19,10 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     LOW_FRAME_RATE = "low_frame_rate"
     BLACK = "black"
+    FROZEN = "frozen"
     STATIC = "static"
     SLIDESHOW = "slideshow"
+    STILL_IMAGE = "still_image"
     SHAKY = "shaky"
     TOO_FAST = "too_fast"
     TRANSITION_INSIDE = "transition_inside"
@@ -39,11 +41,13 @@ SENTENCES: dict[Reason, str] = {
     Reason.DUPLICATE: "another source has the same content",
     Reason.TOO_SHORT: "the shot is shorter than one segment",
     Reason.TOO_SMALL: "the picture is smaller than the training size allows",
-    Reason.LOW_FRAME_RATE: "the frame rate is too low for the training rate",
+    Reason.LOW_FRAME_RATE: "the frame rate, not counting frames shown again, is too low for the training rate",
     Reason.BLACK: "most of the clip is black",
+    Reason.FROZEN: "one picture is shown again and again",
     Reason.STATIC: "nothing moves",
     Reason.SLIDESHOW: "still pictures follow each other",
-    Reason.SHAKY: "the camera shakes without going anywhere",
+    Reason.STILL_IMAGE: "a still picture under a pan or zoom: everything moves as one",
+    Reason.SHAKY: "the camera shakes without going anywhere, and nothing else moves",
     Reason.TOO_FAST: "the motion is too fast to follow",
     Reason.TRANSITION_INSIDE: "a transition lies inside the clip",
     Reason.ENCODE_FAILED: "the clip was kept, but encoding it failed",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,6 +14,7 @@ from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
     Decision,
+    PictureArea,
     PlannedClip,
     PlannedShard,
     Probe,
@@ -32,6 +33,7 @@ from preprocessing.video_io.timeline import frame_step_s
 _SCORES = pa.map_(pa.string(), pa.float64())
 _TEXTS = pa.map_(pa.string(), pa.string())
 _WORDS = pa.list_(pa.string())
+_PIXELS = pa.list_(pa.int32())
 
 SOURCES = pa.schema(
     [
@@ -43,13 +45,14 @@ SOURCES = pa.schema(
         ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()), ("size_bytes", pa.int64()),
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
-        ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()),
+        ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("picture_px", _PIXELS),
     ]
 )  # fmt: skip
 """One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
 
 `start_frame` to `end_s` are the span that was asked for, `first_frame` and `num_frames` what it turned out to be.
-Times are the worker's and its child's.
+Times are the worker's and its child's. `picture_px` is what lies between black bars: top, left, height and width of it, null
+for the whole picture.
 """
 
 TRANSITIONS = pa.schema(
@@ -63,6 +66,7 @@ SIGNALS = pa.schema(
     [
         ("source_id", pa.string()), ("timestamps_s", pa.list_(pa.float64())), ("luma", pa.list_(pa.float32())),
         ("motion_times_s", pa.list_(pa.float64())), ("motion_names", _WORDS), ("motion", pa.list_(pa.float32())),
+        ("change", pa.list_(pa.float32())),
     ]
 )  # fmt: skip
 """One row a source; `motion` holds the series of `motion_names` one after the other."""
@@ -145,6 +149,7 @@ def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, ob
         "fingerprint": fingerprint,
         "scan_part": part,
         "first_frame": scan.first_frame,
+        "picture_px": None if scan.picture is None else list(astuple(scan.picture)),
         **_effort_columns("scan", scan.effort),
     }
 
@@ -202,7 +207,16 @@ def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Si
         thumbnails=(),
         effort=_effort("scan", row),
         first_frame=row["first_frame"],
+        picture=picture_area(row["picture_px"]),
     )
+
+
+def picture_area(pixels: Sequence[int] | None) -> PictureArea | None:
+    """The area of a `picture_px` column."""
+    if pixels is None:
+        return None
+    top, left, height, width = pixels
+    return PictureArea(top_px=top, left_px=left, height_px=height, width_px=width)
 
 
 def transition_rows(scan: SourceScan) -> list[dict[str, object]]:
@@ -242,6 +256,7 @@ def signals_row(scan: SourceScan) -> dict[str, object]:
         "motion_times_s": np.asarray(signals.motion_times_s, np.float64),
         "motion_names": names,
         "motion": np.concatenate(series) if series else np.zeros(0, np.float32),
+        "change": signals.change,
     }
 
 
@@ -258,6 +273,7 @@ def signals_at(table: pa.Table, i: int) -> Signals:
         luma=values("luma"),
         motion_times_s=values("motion_times_s"),
         motion=dict(zip(names, series, strict=True)),
+        change=values("change") if table["change"][i].is_valid else None,
     )
 
 

@@ -157,6 +157,21 @@ class Probe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureArea:
+    """The part of the displayed picture that lies between black bars, in pixels."""
+
+    top_px: int
+    left_px: int
+    height_px: int
+    width_px: int
+
+    def __post_init__(self) -> None:
+        """Refuse an area without pixels."""
+        _check(self.top_px >= 0 and self.left_px >= 0, f"picture area {self} starts outside of the picture")
+        _check(self.height_px > 0 and self.width_px > 0, f"picture area {self} holds no pixel")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Transition:
     """A hard cut, or a gradual change, between two shots.
 
@@ -185,21 +200,29 @@ class Signals:
 
     Attributes:
         timestamps_s: Presentation time of every decoded frame in its file, (N,) float64, increasing.
-        luma: Mean brightness of every frame, 0 to 255, (N,) float32.
+        luma: Mean brightness of every frame between black bars, 0 to 255, (N,) float32.
         motion_times_s: When each motion value was measured, (M,) float64.
-        motion: Named motion series, each (M,) float32, in per cent of the diagonal per second unless its name says otherwise.
+        motion: Named motion series, each (M,) float32, in per cent of the diagonal per second unless its name says otherwise;
+            NaN where one was not measured.
+        change: Difference of every frame to the one before where the two differ most, in levels of 255, (N,) float32, the first
+            0; None where nobody measured.
     """
 
     timestamps_s: NDArray[np.float64]
     luma: NDArray[np.float32]
     motion_times_s: NDArray[np.float64]
     motion: Mapping[str, NDArray[np.float32]]
+    change: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Hold all series of one clock to one length."""
         _check(
             self.timestamps_s.shape == self.luma.shape,
             f"{self.timestamps_s.shape} time stamps but {self.luma.shape} brightness values",
+        )
+        _check(
+            self.change is None or self.timestamps_s.shape == self.change.shape,
+            f"{self.timestamps_s.shape} time stamps but not as many differences between frames",
         )
         for name, values in self.motion.items():
             _check(
@@ -237,6 +260,7 @@ class SourceScan:
         signals: Of the frames that decoded; their time stamps are the file's.
         effort: What the scan took, None where nobody measured.
         first_frame: Frame of the file that the first of them is: 0 unless the source is a span.
+        picture: What lies between the black bars; None is the whole picture.
     """
 
     source: Source
@@ -251,6 +275,7 @@ class SourceScan:
     thumbnails: tuple[Thumbnail, ...]
     effort: Effort | None = None
     first_frame: int = 0
+    picture: PictureArea | None = None
 
     def __post_init__(self) -> None:
         """A source either decoded or says why not."""

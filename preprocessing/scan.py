@@ -14,16 +14,18 @@ from preprocessing.config import MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.downloads import Downloads, NoRoom
 from preprocessing.isolation import ChildFailed, IsolatedWorker
 from preprocessing.keys import StorageError
+from preprocessing.letterbox import BarFinder, displayed_area
 from preprocessing.motion import MotionMeter
+from preprocessing.pauses import largest_change
 from preprocessing.reasons import Reason
-from preprocessing.samples import Probe, Signals, Source, SourceScan, Span, Thumbnail, Transition
+from preprocessing.samples import PictureArea, Probe, Signals, Source, SourceScan, Span, Thumbnail, Transition
 from preprocessing.transitions import TransitionDetector
 from preprocessing.video_io.decord_reader import DecordFailed
 from preprocessing.video_io.frames import Frame, FrameStream
 from preprocessing.video_io.probe import UnreadableVideo, probe
 from preprocessing.video_io.read import read_frames, read_frames_without_decord, read_span
 
-VERSION = 1
+VERSION = 2
 
 _MIN_SIDE_PX = 16
 """A narrower picture is no picture; it gets its reason later."""
@@ -50,6 +52,7 @@ class _Measured:
     transitions: tuple[Transition, ...]
     signals: Signals
     thumbnails: tuple[Thumbnail, ...]
+    picture: PictureArea | None
     first_frame: int = 0
 
 
@@ -173,23 +176,32 @@ def analysis_size(probed: Probe, longer_side_px: int) -> tuple[int, int]:
 
 
 def _measure(stream: FrameStream, probed: Probe, settings: ScanSettings) -> Iterator[_Measured | None]:
-    detector, motion = TransitionDetector(settings.transitions), MotionMeter(settings.motion)
+    detector, bars = TransitionDetector(settings.transitions), BarFinder()
+    motion = MotionMeter(settings.motion, bars)
     timestamps_s: list[float] = []
     luma: list[float] = []
+    change: list[float] = []
+    before_HW: NDArray[np.uint8] | None = None
     thumbnails: list[Thumbnail] = []
     for frame in stream:
         gray_HW = np.asarray(cv2.cvtColor(frame.rgb_HWC, cv2.COLOR_RGB2GRAY), np.uint8)
         detector.add(frame.rgb_HWC)
+        bars.add(frame.timestamp_s, gray_HW)
         motion.add(frame.timestamp_s, gray_HW)
         timestamps_s.append(frame.timestamp_s)
         luma.append(float(gray_HW.mean()))
+        change.append(0.0 if before_HW is None else largest_change(before_HW, gray_HW))
+        before_HW = gray_HW
         if frame.timestamp_s >= len(thumbnails) * settings.scan.thumbnail_every_s:
             thumbnails.append(_thumbnail(frame, settings.scan.thumbnail_width_px))
         if frame.index % _FRAMES_A_SIGN == 0:
             yield None
     if not timestamps_s:
         raise UnreadableVideo(Reason.UNDECODABLE, "the container opens, but no frame of it decodes")
+    assert before_HW is not None
     motion_times_s, series = motion.result()
+    (rows, columns), (height_px, width_px) = bars.area(), before_HW.shape
+    seen = (rows.stop - rows.start) * (columns.stop - columns.start) / before_HW.size
     yield _Measured(
         probe=probed,
         decoder=stream.decoder,
@@ -197,11 +209,15 @@ def _measure(stream: FrameStream, probed: Probe, settings: ScanSettings) -> Iter
         transitions=detector.result(),
         signals=Signals(
             timestamps_s=np.array(timestamps_s, np.float64),
-            luma=np.array(luma, np.float32),
+            luma=np.array(luma, np.float32) / np.float32(seen),  # bars are black
             motion_times_s=motion_times_s,
             motion=series,
+            change=np.array(change, np.float32),
         ),
         thumbnails=tuple(thumbnails),
+        picture=displayed_area(
+            (rows, columns), (height_px, width_px), height_px=probed.height_px, width_px=probed.width_px
+        ),
     )
 
 
@@ -230,6 +246,7 @@ def _scanned(source: Source, measured: _Measured) -> SourceScan:
         signals=measured.signals,
         thumbnails=measured.thumbnails,
         first_frame=measured.first_frame,
+        picture=measured.picture,
     )
 
 

@@ -17,6 +17,7 @@ def signals_of(timestamps_s: np.ndarray, **series: float) -> Signals:
     motion_times_s = np.arange(0.5, timestamps_s[-1], 0.25)
     values = {name: np.full(len(motion_times_s), series.get(name, 5.0), np.float32) for name in SERIES}
     values["span_s"] = np.full(len(motion_times_s), 0.5, np.float32)
+    values["far_span_s"] = np.full(len(motion_times_s), 1.0, np.float32)
     return Signals(
         timestamps_s=timestamps_s,
         luma=np.full(len(timestamps_s), 100.0, np.float32),
@@ -142,9 +143,10 @@ def test_scores_of_a_shot_do_not_see_its_neighbours() -> None:
     times = np.arange(480) / 24
     signals = signals_of(times)
     moving = signals.motion_times_s > 10.4  # the first half stands still; the flow over the cut is wild
-    for name in ("short_p95", "long_p95"):
+    for name in ("camera_short", "camera_long", "own"):
         signals.motion[name][:] = np.where(moving, 8.0, 0.0)
         signals.motion[name][(signals.motion_times_s > 10) & ~moving] = 99.0
+    signals.motion["camera_far"][:] = np.where(signals.motion_times_s > 10.9, 8.0, 0.0)
     still, lively = candidates(
         source_id="abc",
         num_frames=480,
@@ -176,3 +178,45 @@ def test_clips_of_a_span_are_told_in_frames_and_seconds_of_the_file() -> None:
     assert [clip.end_frame for clip in of_span] == [100 + clip.end_frame for clip in of_file]
     assert [clip.start_s for clip in of_span] == [round(clip.start_frame / 24, 6) for clip in of_span]
     assert all(clip.scores["transitions"] == 0 for clip in of_span)
+
+
+def test_a_shot_is_divided_where_it_is_black_or_frozen_and_the_index_says_so() -> None:
+    times = np.arange(480) / 24
+    signals = signals_of(times)
+    signals.luma[100:130] = 2.0
+    change = np.full(480, 9.0, np.float32)
+    change[301:340] = 0.0
+    signals = replace(signals, change=change)
+    rows = candidates(
+        source_id="abc",
+        num_frames=480,
+        height_px=90,
+        width_px=160,
+        transitions=[],
+        signals=signals,
+        clips=ClipsConfig(),
+    )
+    assert [(row.shot_index, row.clip_index, row.start_frame, row.end_frame, row.num_segments) for row in rows] == [
+        (0, 0, 0, 73, 2),
+        (0, 2, 100, 130, 0),
+        (0, 4, 130, 275, 4),
+        (0, 6, 300, 337, 1),
+        (0, 8, 340, 449, 3),
+    ]
+    assert [row.scores["black_share"] for row in rows] == [0.0, 1.0, 0.0, 0.0, 0.0]
+    assert [row.scores["frozen_share"] for row in rows] == [0.0, 0.0, 0.0, 1.0, 0.0]
+
+
+def test_a_short_flash_of_black_divides_nothing() -> None:
+    signals = signals_of(np.arange(240) / 24)
+    signals.luma[100:108] = 2.0
+    (row,) = candidates(
+        source_id="abc",
+        num_frames=240,
+        height_px=90,
+        width_px=160,
+        transitions=[],
+        signals=signals,
+        clips=ClipsConfig(),
+    )
+    assert row.scores["black_share"] == pytest.approx(8 / 217, abs=1e-3)

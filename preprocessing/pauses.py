@@ -1,0 +1,82 @@
+"""Where a film pauses: stretches of black and of one frozen picture; and how many of its frames are new ones. Pure.
+
+N frames of a source.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.samples import Signals
+
+_BLOCKS = (16, 9)
+"""Columns and rows over which differences between frames are averaged, so that noise fades and a small thing does not."""
+_SAME = 1.5
+"""Largest difference between blocks, in levels of 255, of a frame that is shown again: encoders add up to 1."""
+_MOVES = 4.0
+"""Largest difference over a quarter of a second from which on a film moves, in levels."""
+_REPEATED = 0.15
+"""A frame in a moving film that differs less than this part of what its neighbours do was shown before."""
+_NEIGHBOURHOOD_S = 0.25
+_MIN_JUDGED = 0.5
+"""Share of frames that must lie in motion before the rate is told."""
+
+
+def largest_change(earlier_HW: NDArray[np.uint8], later_HW: NDArray[np.uint8]) -> float:
+    """How much two pictures differ where they differ most, in whole levels of 255."""
+    return float(cv2.resize(cv2.absdiff(earlier_HW, later_HW), _BLOCKS, interpolation=cv2.INTER_AREA).max())
+
+
+def black_stretches(signals: Signals, *, black_luma: float, at_least_s: float) -> list[tuple[int, int]]:
+    """Half-open ranges of black frames that last."""
+    dark_N = signals.luma < black_luma
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], dark_N, [False]])))
+    return _lasting(edges[::2], edges[1::2], signals.timestamps_s, at_least_s)
+
+
+def frozen_stretches(signals: Signals, *, at_least_s: float) -> list[tuple[int, int]]:
+    """Half-open ranges of frames that show one picture, where it lasts; none where nobody measured."""
+    if signals.change is None:
+        return []
+    new = np.flatnonzero(signals.change >= _SAME)
+    starts = np.union1d([0], new)
+    ends = np.append(starts[1:], len(signals.change))
+    return _lasting(starts, ends, signals.timestamps_s, at_least_s)
+
+
+def _lasting(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], timestamps_s: NDArray[np.float64], at_least_s: float
+) -> list[tuple[int, int]]:
+    """Those ranges that are on screen for long enough; the last frame of the film for no time."""
+    until_s = timestamps_s[np.minimum(ends, len(timestamps_s) - 1)]
+    lasts = until_s - timestamps_s[starts] >= at_least_s
+    return list(zip(starts[lasts].tolist(), ends[lasts].tolist(), strict=True))
+
+
+def share_inside(stretches: list[tuple[int, int]], start: int, end: int) -> float:
+    """Share of the frames of a range that lie in the stretches."""
+    return sum(max(0, min(end, e) - max(start, s)) for s, e in stretches) / (end - start)
+
+
+def new_frames(signals: Signals) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which frames are new, and which lie in motion so that one can tell; (N,) each. Neither where nobody measured."""
+    num_frames = len(signals.timestamps_s)
+    if signals.change is None or num_frames < 2:
+        return np.ones(num_frames, np.bool_), np.zeros(num_frames, np.bool_)
+    reach = max(1, round(_NEIGHBOURHOOD_S / float(np.median(np.diff(signals.timestamps_s)))))
+    column = np.asarray(signals.change, np.float32).reshape(-1, 1)
+    around = cv2.dilate(column, np.ones((2 * reach + 1, 1), np.uint8)).ravel()
+    return signals.change > _REPEATED * around, around >= _MOVES
+
+
+def effective_rate(
+    new_N: NDArray[np.bool_], moving_N: NDArray[np.bool_], timestamps_s: NDArray[np.float64]
+) -> float | None:
+    """New frames a second, of the part of the film that moves; None if too little of it does.
+
+    A film of 12 frames a second in a container of 24 has 12.
+    """
+    if len(timestamps_s) < 2 or moving_N.mean() < _MIN_JUDGED:
+        return None
+    per_second = (len(timestamps_s) - 1) / float(timestamps_s[-1] - timestamps_s[0])
+    return per_second * float(new_N[moving_N].mean())

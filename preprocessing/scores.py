@@ -1,0 +1,128 @@
+"""What the signals of a source say of a range of its frames: every score by name, rounded. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.config import ClipsConfig
+from preprocessing.pauses import black_stretches, effective_rate, frozen_stretches, new_frames, share_inside
+from preprocessing.samples import Signals
+
+SCORE_DECIMALS = 4
+"""Scores are rounded, so that thresholds do not hang on last bits, which differ between CPUs."""
+
+_SAME_S = 1e-3
+"""Times closer than this are one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What is the same for all pieces of a source: M measurements, N frames.
+
+    Attributes:
+        black: Ranges of frames that are black for a while.
+        frozen: Ranges of frames that show one picture for a while.
+        new_N: Which frames are new ones.
+        moving_N: Of which frames one can tell.
+        near_s: Time before each measurement that its short and long gap depend on, (M,).
+        far_s: The same of its far gap, (M,).
+        camera: Speed of the camera by the far and by the nearer gaps, where it was measured, (2, M).
+        net: What of it remains over a longer time, (2, M).
+    """
+
+    black: list[tuple[int, int]]
+    frozen: list[tuple[int, int]]
+    new_N: NDArray[np.bool_]
+    moving_N: NDArray[np.bool_]
+    near_s: NDArray[np.float64]
+    far_s: NDArray[np.float64]
+    camera: NDArray[np.float32]
+    net: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, signals: Signals, clips: ClipsConfig) -> "Measurements":
+        """Computed once a source."""
+        motion, times_s = signals.motion, signals.motion_times_s
+        new_N, moving_N = new_frames(signals)
+        near = np.fmin(motion["camera_short"], motion["camera_long"])
+        return cls(
+            black=black_stretches(signals, black_luma=clips.black_luma, at_least_s=clips.black_stretch_s),
+            frozen=frozen_stretches(signals, at_least_s=clips.frozen_stretch_s),
+            new_N=new_N,
+            moving_N=moving_N,
+            near_s=times_s - motion["span_s"] + _SAME_S,
+            far_s=times_s - np.fmax(motion["far_span_s"], motion["span_s"]) + _SAME_S,
+            camera=np.stack([np.fmin(near, motion["camera_far"]), near]),
+            net=np.stack([np.fmin(motion["camera_long"], motion["camera_far"]), motion["camera_long"]]),
+        )
+
+
+def scores_of(signals: Signals, series: Measurements, frames: range, clips: ClipsConfig) -> dict[str, float]:
+    """What the signals say of a range of frames; a score of what was not measured inside it is not there.
+
+    black_share: share of frames darker than `clips.black_luma`.
+    frozen_share: share of frames in stretches that show one picture for `clips.frozen_stretch_s`.
+    effective_fps: new frames a second, told where most of the range moves.
+    and those of `_motion_scores`.
+    """
+    part = slice(frames.start, frames.stop)
+    rate = effective_rate(series.new_N[part], series.moving_N[part], signals.timestamps_s[part])
+    scores = {
+        "black_share": float((signals.luma[part] < clips.black_luma).mean()),
+        "frozen_share": share_inside(series.frozen, frames.start, frames.stop),
+    } | ({} if rate is None else {"effective_fps": rate})
+    first_s, last_s = signals.timestamps_s[frames.start], signals.timestamps_s[frames.stop - 1]
+    begin = int(np.searchsorted(signals.motion_times_s, first_s))
+    inside = np.arange(begin, int(np.searchsorted(signals.motion_times_s, last_s, side="right")))
+    inside = inside[series.near_s[inside] >= first_s]
+    if len(inside):
+        scores |= _motion_scores(signals.motion, series, inside, series.far_s[inside] < first_s, clips)
+    return {name: round(value, SCORE_DECIMALS) for name, value in scores.items()}
+
+
+def _motion_scores(
+    motion: Mapping[str, NDArray[np.float32]],
+    series: Measurements,
+    inside: NDArray[np.int64],
+    without_far: NDArray[np.bool_],
+    clips: ClipsConfig,
+) -> dict[str, float]:
+    """Scores of the measurements inside a range; `without_far` are those whose far gap begins before it.
+
+    dynamism: median over time of the larger of the camera's speed, which is the smallest over three gaps, and of `own_motion`.
+    dynamism_spread: from the 10th to the 90th percentile over time.
+    active_share: share of moments whose dynamism reaches `clips.active_dynamism`.
+    long_dynamism: median of all speed over the long gap alone, true or made up.
+    own_motion: median speed of things beside the camera.
+    own_area: median share of the picture that such things take.
+    rest_motion: median of what no shift, turn and zoom of the whole picture explains.
+    camera_speed: median speed of the camera over the short gap.
+    steadiness: median speed of the camera over the longer gaps, divided by that; near 0 for a shaking camera.
+    followed: median correlation of neighbours after motion compensation.
+    """
+    camera, net = (np.where(without_far, both[1, inside], both[0, inside]) for both in (series.camera, series.net))
+    dynamism = np.fmax(motion["own"][inside], camera)
+    low, middle, high = np.percentile(dynamism, (10, 50, 90)).tolist()
+    camera_speed, net_speed = _median(motion["camera_short"][inside]), _median(net)
+    found = {
+        "own_motion": _median(motion["own"][inside]),
+        "own_area": _median(motion["own_area"][inside]),
+        "rest_motion": _median(motion["rest"][inside]),
+        "long_dynamism": _median(motion["long_p95"][inside]),
+        "followed": _median(motion["followed"][inside]),
+        "camera_speed": camera_speed,
+        "steadiness": None if None in (camera_speed, net_speed) else net_speed / max(camera_speed, 1e-3),
+    }
+    return {
+        "dynamism": middle,
+        "dynamism_spread": high - low,
+        "active_share": float((dynamism >= clips.active_dynamism).mean()),
+    } | {name: value for name, value in found.items() if value is not None}
+
+
+def _median(values: NDArray[np.float32]) -> float | None:
+    """Of those that were measured; None if none was."""
+    measured = values[~np.isnan(values)]
+    return float(np.median(measured)) if len(measured) else None
