@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.downloads import file_sha256
 from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import ran_out_of_memory
-from preprocessing.samples import PlannedClip
+from preprocessing.samples import PictureArea, PlannedClip
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip
 
@@ -83,6 +83,7 @@ def read_clip_chunks(clip: PlannedClip) -> Iterator[Chunk]:
         num_frames=clip.num_frames,
         height_px=clip.height_px,
         width_px=clip.width_px,
+        picture=PictureArea.of_crop(clip.crop),
     )
     while batch := list(islice(frames, FRAMES_PER_CHUNK)):
         check_unchanged(clip)  # also if it is written while we read

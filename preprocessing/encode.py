@@ -219,6 +219,7 @@ def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) ->
         "num_frames": clip.num_frames,
         "height_px": clip.height_px,
         "width_px": clip.width_px,
+        "crop": clip.crop,
         "scores": dict(clip.scores),
         "caption": clip.caption,
         "codec": asdict(record),

@@ -14,6 +14,7 @@ import pyarrow as pa
 from preprocessing.config import PlanConfig
 from preprocessing.samples import (
     CodecRecord,
+    PictureArea,
     PlannedClip,
     PlannedShard,
     ShardRecord,
@@ -135,10 +136,13 @@ def kept_clips(sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int,
 
 
 def _planned_clip(clip: Mapping, source: Mapping, sizes_px: Sequence[tuple[int, int]]) -> PlannedClip:
-    height_px, width_px = nearest_size(source["height_px"], source["width_px"], sizes_px)
+    picture = PictureArea.of_crop(source["crop"] or "")
+    shown = (picture.height_px, picture.width_px) if picture else (source["height_px"], source["width_px"])
+    height_px, width_px = nearest_size(*shown, sizes_px)
     return PlannedClip(
         **{name: clip[name] for name in _CLIP_COLUMNS},
         **{name: source[name] for name in _SOURCE_COLUMNS},
+        crop=source["crop"] or "",
         split=Split(clip["split"]),
         height_px=height_px,
         width_px=width_px,

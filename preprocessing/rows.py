@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -33,7 +33,6 @@ from preprocessing.video_io.timeline import frame_step_s
 _SCORES = pa.map_(pa.string(), pa.float64())
 _TEXTS = pa.map_(pa.string(), pa.string())
 _WORDS = pa.list_(pa.string())
-_PIXELS = pa.list_(pa.int32())
 
 SOURCES = pa.schema(
     [
@@ -45,14 +44,13 @@ SOURCES = pa.schema(
         ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()), ("size_bytes", pa.int64()),
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
-        ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("picture_px", _PIXELS),
+        ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("crop", pa.string()),
     ]
 )  # fmt: skip
 """One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
 
 `start_frame` to `end_s` are the span that was asked for, `first_frame` and `num_frames` what it turned out to be.
-Times are the worker's and its child's. `picture_px` is what lies between black bars: top, left, height and width of it, null
-for the whole picture.
+Times are the worker's and its child's. `crop` is `PictureArea.crop` of what lies between black bars, empty for the whole picture.
 """
 
 TRANSITIONS = pa.schema(
@@ -89,7 +87,7 @@ PLAN = pa.schema(
         ("licence", pa.string()), ("split", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
         ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
         ("fps", pa.float64()), ("num_segments", pa.int32()), ("height_px", pa.int32()), ("width_px", pa.int32()),
-        ("scores", _SCORES), ("content_id", pa.string()), ("sha256", pa.string()),
+        ("scores", _SCORES), ("content_id", pa.string()), ("sha256", pa.string()), ("crop", pa.string()),
     ]
 )  # fmt: skip
 """One row a clip, those of a shard together and in order."""
@@ -149,7 +147,7 @@ def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, ob
         "fingerprint": fingerprint,
         "scan_part": part,
         "first_frame": scan.first_frame,
-        "picture_px": None if scan.picture is None else list(astuple(scan.picture)),
+        "crop": scan.picture.crop if scan.picture else "",
         **_effort_columns("scan", scan.effort),
     }
 
@@ -207,16 +205,8 @@ def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Si
         thumbnails=(),
         effort=_effort("scan", row),
         first_frame=row["first_frame"],
-        picture=picture_area(row["picture_px"]),
+        picture=PictureArea.of_crop(row["crop"] or ""),
     )
-
-
-def picture_area(pixels: Sequence[int] | None) -> PictureArea | None:
-    """The area of a `picture_px` column."""
-    if pixels is None:
-        return None
-    top, left, height, width = pixels
-    return PictureArea(top_px=top, left_px=left, height_px=height, width_px=width)
 
 
 def transition_rows(scan: SourceScan) -> list[dict[str, object]]:

@@ -170,6 +170,19 @@ class PictureArea:
         _check(self.top_px >= 0 and self.left_px >= 0, f"picture area {self} starts outside of the picture")
         _check(self.height_px > 0 and self.width_px > 0, f"picture area {self} holds no pixel")
 
+    @property
+    def crop(self) -> str:
+        """As tables hold it, and FFmpeg's crop filter takes it: width:height:left:top."""
+        return f"{self.width_px}:{self.height_px}:{self.left_px}:{self.top_px}"
+
+    @classmethod
+    def of_crop(cls, crop: str) -> "PictureArea | None":
+        """The area of a `crop` text; None if it is empty: the whole picture."""
+        if not crop:
+            return None
+        width_px, height_px, left_px, top_px = map(int, crop.split(":"))
+        return cls(top_px=top_px, left_px=left_px, height_px=height_px, width_px=width_px)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
@@ -337,7 +350,12 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedClip:
-    """A kept clip with all that encoding needs to know."""
+    """A kept clip with all that encoding needs to know.
+
+    Attributes:
+        height_px: Of the encoded pictures, as `width_px`.
+        crop: `PictureArea.crop` of what lies between black bars, empty for the whole picture; only that is encoded.
+    """
 
     clip_id: str
     source_id: str
@@ -360,6 +378,7 @@ class PlannedClip:
     scores: Mapping[str, float]
     content_id: str = ""
     sha256: str = ""
+    crop: str = ""
 
     @property
     def num_frames(self) -> int:
@@ -370,7 +389,7 @@ class PlannedClip:
     def identity(self) -> tuple[object, ...]:
         """What encoding reads: where this changes (a new file under the old path, a new caption), the clip is planned again."""
         grid = (self.start_frame, self.end_frame, self.fps, self.num_segments, self.height_px, self.width_px)
-        return (self.clip_id, self.sha256 or self.content_id, self.caption, *grid)
+        return (self.clip_id, self.sha256 or self.content_id, self.caption, self.crop, *grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -298,8 +298,8 @@ def cut_and_decide(scan: SourceScan, recipe: Recipe) -> list[tuple[ClipCandidate
     found = candidates(
         source_id=scan.source.source_id,
         num_frames=scan.num_frames,
-        height_px=scan.probe.height_px,
-        width_px=scan.probe.width_px,
+        height_px=scan.picture.height_px if scan.picture else scan.probe.height_px,
+        width_px=scan.picture.width_px if scan.picture else scan.probe.width_px,
         transitions=scan.transitions,
         signals=scan.signals,
         clips=recipe.clips,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preprocessing.isolation import sign_of_life
 from preprocessing.reasons import Reason
-from preprocessing.samples import Probe, Span
+from preprocessing.samples import PictureArea, Probe, Span
 from preprocessing.video_io.decord_reader import open_with_decord, read_with_decord
 from preprocessing.video_io.frames import Frame, FrameStream
 from preprocessing.video_io.packets import PacketTable, packet_table
@@ -83,7 +83,15 @@ def _frames_of_span(
 
 
 def read_clip(
-    path: str, probe: Probe, *, start_frame: int, fps: float, num_frames: int, height_px: int, width_px: int
+    path: str,
+    probe: Probe,
+    *,
+    start_frame: int,
+    fps: float,
+    num_frames: int,
+    height_px: int,
+    width_px: int,
+    picture: PictureArea | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """The frames of a clip on the grid, resized to cover the size and cut to its centre.
 
@@ -97,6 +105,7 @@ def read_clip(
         num_frames: Frames to give.
         height_px: Of each frame.
         width_px: Of each frame.
+        picture: What lies between black bars; only that is shown. None for all.
 
     Yields:
         (height_px, width_px, 3), `num_frames` times.
@@ -104,8 +113,8 @@ def read_clip(
     Raises:
         UnreadableVideo: If the video ends before the clip does.
     """
-    cover_height_px, cover_width_px = cover_size(probe, height_px=height_px, width_px=width_px)
-    top, left = (cover_height_px - height_px) // 2, (cover_width_px - width_px) // 2
+    cover_height_px, cover_width_px = cover_size(probe, height_px=height_px, width_px=width_px, picture=picture)
+    rows, columns = centre(probe, picture, cover_height_px, cover_width_px, height_px=height_px, width_px=width_px)
     convert = Converter(probe, height_px=cover_height_px, width_px=cover_width_px)
     given = 0
     pictures = _pictures_at(path, probe, packet_table(path, probe), start_frame)
@@ -113,16 +122,45 @@ def read_clip(
     for picture, count in shown_on_grid(stamped, fps, num_frames):
         if count:
             covering_HWC = convert(picture.image)
-            yield from repeat(covering_HWC[top : top + height_px, left : left + width_px], count)
+            yield from repeat(covering_HWC[rows, columns], count)
         given += count
     if given < num_frames:
         raise UnreadableVideo(Reason.TRUNCATED, f"the video gave {given} of {num_frames} frames from {start_frame} on")
 
 
-def cover_size(probe: Probe, *, height_px: int, width_px: int) -> tuple[int, int]:
-    """The smallest (height, width) with the source's aspect ratio that covers this one."""
-    scale = max(height_px / probe.height_px, width_px / probe.width_px)
+def cover_size(probe: Probe, *, height_px: int, width_px: int, picture: PictureArea | None = None) -> tuple[int, int]:
+    """The smallest (height, width) of all the source's picture at which the part to be shown covers this one."""
+    shown_height_px, shown_width_px = _shown(probe, picture)
+    scale = max(height_px / shown_height_px, width_px / shown_width_px)
     return max(height_px, round(probe.height_px * scale)), max(width_px, round(probe.width_px * scale))
+
+
+def centre(
+    probe: Probe,
+    picture: PictureArea | None,
+    cover_height_px: int,
+    cover_width_px: int,
+    *,
+    height_px: int,
+    width_px: int,
+) -> tuple[slice, slice]:
+    """Rows and columns of the covering picture that are shown: around the middle of the part that lies between bars."""
+    shown_height_px, shown_width_px = _shown(probe, picture)
+    middle_y, middle_x = shown_height_px / 2, shown_width_px / 2
+    if picture is not None:
+        middle_y, middle_x = middle_y + picture.top_px, middle_x + picture.left_px
+    top = _first(middle_y / probe.height_px, cover_height_px, height_px)
+    left = _first(middle_x / probe.width_px, cover_width_px, width_px)
+    return slice(top, top + height_px), slice(left, left + width_px)
+
+
+def _shown(probe: Probe, picture: PictureArea | None) -> tuple[int, int]:
+    return (picture.height_px, picture.width_px) if picture else (probe.height_px, probe.width_px)
+
+
+def _first(middle: float, cover: int, length: int) -> int:
+    """First pixel of a length around a middle, which is a share of the covering side."""
+    return min(max(int(middle * cover - length / 2), 0), cover - length)
 
 
 def _pictures_at(path: str, probe: Probe, table: PacketTable | None, start_frame: int) -> Iterator[Picture]:

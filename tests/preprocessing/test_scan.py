@@ -67,7 +67,7 @@ def test_scanning_twice_gives_the_same(worker: IsolatedWorker) -> None:
     assert first.transitions == second.transitions
     assert first.thumbnails == second.thumbnails
     for name, values in first.signals.motion.items():
-        assert np.array_equal(values, second.signals.motion[name])
+        assert np.array_equal(values, second.signals.motion[name], equal_nan=True)
 
 
 @pytest.mark.parametrize(

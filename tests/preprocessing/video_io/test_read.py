@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from preprocessing.samples import Probe, Span
+from preprocessing.samples import PictureArea, Probe, Span
 from preprocessing.video_io.packets import packet_table
 from preprocessing.video_io.probe import UnreadableVideo, probe
 from preprocessing.video_io.read import cover_size, read_clip, read_frames, read_frames_without_decord, read_span
@@ -124,6 +124,22 @@ def test_a_clip_covers_the_size_and_keeps_the_centre(tmp_path: Path) -> None:
     )
     assert frame.shape == (32, 32, 3)
     assert frame.max() < 80  # bit 0 is at the left edge, which the centre leaves out
+
+
+def test_a_clip_shows_what_lies_between_black_bars(tmp_path: Path) -> None:
+    path = tmp_path / "boxed.mp4"
+    with Mp4Writer(path, fps=24.0, width_px=320, height_px=180) as writer:
+        frame = np.zeros((180, 320, 3), np.uint8)
+        frame[:, 60:260] = 200
+        frame[:, 155:165] = 90  # the middle
+        writer.write(frame)
+    picture = PictureArea(top_px=0, left_px=60, height_px=180, width_px=200)
+    (shown,) = read_clip(
+        str(path), probe(str(path)), start_frame=0, fps=24.0, num_frames=1, height_px=96, width_px=96, picture=picture
+    )
+    assert shown.shape == (96, 96, 3)
+    assert shown.min() > 70
+    assert abs(int(shown[:, 46:50].mean()) - 90) < 15
 
 
 def test_a_clip_beyond_the_end_is_an_error_not_a_repetition(tmp_path: Path) -> None:
