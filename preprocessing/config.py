@@ -121,8 +121,8 @@ class ClipsConfig(Settings):
     """Mean brightness under which a frame is black; night scenes reach 15."""
     black_stretch_s: Annotated[float, Field(gt=0)] = 0.5
     """A shot is divided where it is black for so long, in seconds."""
-    frozen_stretch_s: Annotated[float, Field(gt=0)] = 1.0
-    """A shot is divided where it shows one picture for so long, in seconds."""
+    frozen_stretch_s: Annotated[float, Field(gt=0)] = 1.5
+    """A shot is divided where it shows one picture for so long, in seconds; people before a fixed camera stand still for 1.1."""
     active_dynamism: Annotated[float, Field(ge=0)] = 0.6
     """A moment that moves less is still, in per cent of the diagonal per second."""
 
@@ -134,8 +134,8 @@ class DecideConfig(Settings):
     """Less is `static`: stills with noise, flicker or changing light stay under 0.5, the stillest wanted clips reach 2.5."""
     max_dynamism: Annotated[float, Field(gt=0)] = 100.0
     """More, of the picture or of the camera alone, is `too_fast`; flow follows up to 160."""
-    min_followed: Share = 0.5
-    """Correlation of neighbours after motion compensation; less is chaos, `too_fast` (made chaos: 0.07, fast footage: 0.8)."""
+    min_followed: Share = 0.3
+    """Correlation of neighbours after motion compensation; less is chaos, `too_fast` (made chaos 0.07, fast footage from 0.7)."""
     min_active_share: Share = 0.3
     """Share of moments that must move; less is `static`."""
     min_steadiness: Share = 0.2

@@ -51,7 +51,7 @@ _MOVED_PX = 0.5
 """Shift of a pixel over the long gap that counts as moved, at analysis size."""
 _SAME_S = 1e-6
 """Times closer than this are one."""
-_FLAT = 4.0
+_FLAT = 100.0
 """Product of the standard deviations of two pictures under which they show nothing."""
 
 

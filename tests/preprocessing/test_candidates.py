@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.candidates import candidates
@@ -61,6 +61,7 @@ def films(draw: st.DrawFn) -> tuple[np.ndarray, list[Transition]]:
     return times, transitions
 
 
+@settings(deadline=None)
 @given(films(), st.sampled_from([8.0, 12.0, 24.0, 30.0]), st.integers(1, 6), st.sampled_from([0.0, 0.3]))
 def test_clips_lie_in_shots_on_the_grid_one_after_the_other(
     film: tuple[np.ndarray, list[Transition]], fps: float, max_segments: int, guard_s: float
@@ -83,6 +84,7 @@ def test_clips_lie_in_shots_on_the_grid_one_after_the_other(
     assert len({row.clip_id for row in rows}) == len(rows)
 
 
+@settings(deadline=None)
 @given(films())
 def test_every_shot_has_a_row(film: tuple[np.ndarray, list[Transition]]) -> None:
     times, transitions = film
