@@ -212,7 +212,7 @@ def _pan(speed: float) -> Move:
 def _shake(rms: float) -> Move:
     """A camera that trembles by so many per cent of the diagonal and goes nowhere."""
     places = np.random.default_rng(SEED).normal(0, rms / 100, (1000, 2))
-    return lambda t: (*(float(place) for place in places[round(t * 24)]), 1.0)
+    return lambda t: (float(places[round(t * 24), 0]), float(places[round(t * 24), 1]), 1.0)
 
 
 def _flicker(picture: Picture, k: int, rng: np.random.Generator) -> Picture:

@@ -6,7 +6,10 @@ from preprocessing.config import DecideConfig
 from preprocessing.reasons import Reason
 from preprocessing.samples import ClipCandidate, Decision, Verdict
 
-VERSION = 1
+VERSION = 2
+
+_SLIDES_FPS = 5.0
+"""Fewer new pictures a second are slides."""
 
 _SHAKE_SPEED = 3.0
 """Under this, in per cent of the diagonal per second, a camera does not shake enough to matter."""
@@ -15,9 +18,9 @@ _SHAKE_SPEED = 3.0
 def decide(candidate: ClipCandidate, settings: DecideConfig) -> Decision:
     """Keep or drop a clip; reasons stand in order of importance, and the first counts in totals.
 
-    What a clip shows is only judged where it could be a clip at all.
+    A clip with a transition inside is not judged further: its scores mix two shots.
     """
-    reasons = _that_apply(_FORM, candidate, settings) or _that_apply(_CONTENT, candidate, settings)
+    reasons = _that_apply(_SHOT, candidate, settings) or _that_apply(_CLIP, candidate, settings)
     return Decision(clip_id=candidate.clip_id, verdict=Verdict.DROP if reasons else Verdict.KEEP, reasons=reasons)
 
 
@@ -30,9 +33,12 @@ def _black(candidate: ClipCandidate, settings: DecideConfig) -> bool:
 
 
 def _slideshow(candidate: ClipCandidate, settings: DecideConfig) -> bool:
-    """Pictures are other ones after half a second, yet nothing moves between neighbours."""
-    long, both = candidate.scores.get("long_dynamism"), candidate.scores.get("dynamism")
-    return long is not None and both is not None and both < settings.min_dynamism <= long
+    """Pictures are other ones after half a second, yet only a few are new and nothing in them moves."""
+    scores = candidate.scores
+    if "dynamism" not in scores or "effective_fps" not in scores:
+        return False
+    changes = scores["dynamism"] < settings.min_dynamism <= scores["long_dynamism"]
+    return changes and scores["effective_fps"] < _SLIDES_FPS
 
 
 def _static(candidate: ClipCandidate, settings: DecideConfig) -> bool:
@@ -42,29 +48,47 @@ def _static(candidate: ClipCandidate, settings: DecideConfig) -> bool:
     return dynamism < settings.min_dynamism or active < settings.min_active_share
 
 
+def _low_rate(candidate: ClipCandidate, settings: DecideConfig) -> bool:
+    """The source's own rate, and what remains of it without frames that are shown again."""
+    scores = candidate.scores
+    return min(scores["source_fps"], scores.get("effective_fps", scores["source_fps"])) < settings.min_source_fps
+
+
 def _too_fast(candidate: ClipCandidate, settings: DecideConfig) -> bool:
-    return candidate.scores.get("dynamism", 0.0) > settings.max_dynamism
+    scores = candidate.scores
+    fastest = max(scores.get("dynamism", 0.0), scores.get("camera_speed", 0.0))
+    return fastest > settings.max_dynamism or scores.get("followed", 1.0) < settings.min_followed
 
 
 def _shaky(candidate: ClipCandidate, settings: DecideConfig) -> bool:
-    """The camera runs, and arrives nowhere."""
-    speed, steadiness = candidate.scores.get("camera_speed", 0.0), candidate.scores.get("steadiness", 1.0)
-    return speed >= _SHAKE_SPEED and steadiness < settings.min_steadiness
+    """The camera runs, and arrives nowhere; where other things move, that is worth more."""
+    scores = candidate.scores
+    runs = scores.get("camera_speed", 0.0) >= _SHAKE_SPEED
+    return (
+        runs
+        and scores.get("steadiness", 1.0) < settings.min_steadiness
+        and scores["own_motion"] < settings.min_dynamism
+    )
+
+
+def _still_image(candidate: ClipCandidate, settings: DecideConfig) -> bool:
+    rest = candidate.scores.get("rest_motion")
+    return rest is not None and rest < settings.min_rest_motion and not _static(candidate, settings)
 
 
 _Rule = tuple[Reason, Callable[[ClipCandidate, DecideConfig], bool]]
 
-_FORM: tuple[_Rule, ...] = (
-    (Reason.TRANSITION_INSIDE, lambda candidate, _: candidate.scores["transitions"] > 0),
-    (Reason.TOO_SHORT, lambda candidate, _: candidate.num_segments == 0),
-    (Reason.LOW_FRAME_RATE, lambda candidate, settings: candidate.scores["source_fps"] < settings.min_source_fps),
-    (Reason.TOO_SMALL, lambda candidate, settings: candidate.scores["height_px"] < settings.min_height_px),
-)
+_SHOT: tuple[_Rule, ...] = ((Reason.TRANSITION_INSIDE, lambda candidate, _: candidate.scores["transitions"] > 0),)
 
-_CONTENT: tuple[_Rule, ...] = (
+_CLIP: tuple[_Rule, ...] = (
     (Reason.BLACK, _black),
+    (Reason.TOO_SHORT, lambda candidate, _: candidate.num_segments == 0),
+    (Reason.LOW_FRAME_RATE, _low_rate),
+    (Reason.TOO_SMALL, lambda candidate, settings: candidate.scores["height_px"] < settings.min_height_px),
+    (Reason.SHAKY, _shaky),
     (Reason.SLIDESHOW, _slideshow),
     (Reason.STATIC, _static),
-    (Reason.SHAKY, _shaky),
+    (Reason.FROZEN, lambda candidate, settings: candidate.scores.get("frozen_share", 0.0) > settings.max_frozen_share),
+    (Reason.STILL_IMAGE, _still_image),
     (Reason.TOO_FAST, _too_fast),
 )

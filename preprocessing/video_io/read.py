@@ -118,10 +118,10 @@ def read_clip(
     convert = Converter(probe, height_px=cover_height_px, width_px=cover_width_px)
     given = 0
     pictures = _pictures_at(path, probe, packet_table(path, probe), start_frame)
-    stamped = ((picture.timestamp_s, picture) for picture in pictures)
-    for picture, count in shown_on_grid(stamped, fps, num_frames):
+    stamped = ((found.timestamp_s, found) for found in pictures)
+    for found, count in shown_on_grid(stamped, fps, num_frames):
         if count:
-            covering_HWC = convert(picture.image)
+            covering_HWC = convert(found.image)
             yield from repeat(covering_HWC[rows, columns], count)
         given += count
     if given < num_frames:

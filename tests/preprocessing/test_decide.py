@@ -15,6 +15,11 @@ GOOD = {
     "active_share": 1.0,
     "camera_speed": 4.0,
     "steadiness": 0.9,
+    "own_motion": 5.0,
+    "rest_motion": 3.0,
+    "followed": 0.95,
+    "effective_fps": 24.0,
+    "frozen_share": 0.0,
 }
 
 
@@ -42,21 +47,39 @@ def test_a_good_clip_is_kept() -> None:
 @pytest.mark.parametrize(
     ("changed", "reasons"),
     [
-        ({"transitions": 1.0, "num_segments": 0}, (Reason.TRANSITION_INSIDE, Reason.TOO_SHORT)),
+        ({"transitions": 1.0, "num_segments": 0, "dynamism": 0.0}, (Reason.TRANSITION_INSIDE,)),
         ({"num_segments": 0}, (Reason.TOO_SHORT,)),
-        ({"source_fps": 10.0, "dynamism": 0.0}, (Reason.LOW_FRAME_RATE,)),
+        ({"source_fps": 10.0, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.LOW_FRAME_RATE, Reason.STATIC)),
+        ({"effective_fps": 8.0}, (Reason.LOW_FRAME_RATE,)),
         ({"height_px": 48.0}, (Reason.TOO_SMALL,)),
         ({"black_share": 0.9, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.BLACK, Reason.STATIC)),
         ({"dynamism": 0.1, "long_dynamism": 0.2}, (Reason.STATIC,)),
         ({"active_share": 0.1}, (Reason.STATIC,)),
-        ({"dynamism": 0.0, "long_dynamism": 9.0}, (Reason.SLIDESHOW, Reason.STATIC)),
-        ({"camera_speed": 25.0, "steadiness": 0.1}, (Reason.SHAKY,)),
+        (
+            {"dynamism": 0.0, "long_dynamism": 9.0, "effective_fps": 2.0},
+            (Reason.LOW_FRAME_RATE, Reason.SLIDESHOW, Reason.STATIC),
+        ),
+        ({"frozen_share": 1.0, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.STATIC, Reason.FROZEN)),
+        ({"black_share": 1.0, "num_segments": 0}, (Reason.BLACK, Reason.TOO_SHORT)),
+        ({"camera_speed": 25.0, "steadiness": 0.1, "own_motion": 0.3}, (Reason.SHAKY,)),
+        ({"followed": 0.1}, (Reason.TOO_FAST,)),
+        ({"camera_speed": 130.0}, (Reason.TOO_FAST,)),
         ({"dynamism": 400.0}, (Reason.TOO_FAST,)),
     ],
 )
 def test_what_is_wrong_is_said_in_order_of_importance(changed: dict, reasons: tuple[Reason, ...]) -> None:
     decision = decide(candidate(**changed), DecideConfig())
     assert (decision.verdict, decision.reasons) == (Verdict.DROP, reasons)
+
+
+def test_a_shaking_camera_before_moving_people_is_worth_it() -> None:
+    assert decide(candidate(camera_speed=25.0, steadiness=0.1), DecideConfig()).verdict is Verdict.KEEP
+
+
+def test_a_still_under_a_pan_is_dropped_only_where_one_asks_for_it() -> None:
+    flat = candidate(rest_motion=0.2)
+    assert decide(flat, DecideConfig()).verdict is Verdict.KEEP
+    assert decide(flat, DecideConfig(min_rest_motion=0.5)).reasons == (Reason.STILL_IMAGE,)
 
 
 def test_a_still_camera_does_not_shake() -> None:
