@@ -81,10 +81,10 @@ _Rule = tuple[Reason, Callable[[ClipCandidate, DecideConfig], bool]]
 _SHOT: tuple[_Rule, ...] = ((Reason.TRANSITION_INSIDE, lambda candidate, _: candidate.scores["transitions"] > 0),)
 
 _CLIP: tuple[_Rule, ...] = (
-    (Reason.BLACK, _black),
     (Reason.TOO_SHORT, lambda candidate, _: candidate.num_segments == 0),
     (Reason.LOW_FRAME_RATE, _low_rate),
     (Reason.TOO_SMALL, lambda candidate, settings: candidate.scores["height_px"] < settings.min_height_px),
+    (Reason.BLACK, _black),
     (Reason.SHAKY, _shaky),
     (Reason.SLIDESHOW, _slideshow),
     (Reason.STATIC, _static),

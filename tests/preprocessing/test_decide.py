@@ -60,7 +60,7 @@ def test_a_good_clip_is_kept() -> None:
             (Reason.LOW_FRAME_RATE, Reason.SLIDESHOW, Reason.STATIC),
         ),
         ({"frozen_share": 1.0, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.STATIC, Reason.FROZEN)),
-        ({"black_share": 1.0, "num_segments": 0}, (Reason.BLACK, Reason.TOO_SHORT)),
+        ({"black_share": 1.0, "num_segments": 0}, (Reason.TOO_SHORT, Reason.BLACK)),
         ({"camera_speed": 25.0, "steadiness": 0.1, "own_motion": 0.3}, (Reason.SHAKY,)),
         ({"followed": 0.1}, (Reason.TOO_FAST,)),
         ({"camera_speed": 130.0}, (Reason.TOO_FAST,)),
