@@ -151,8 +151,10 @@ class DecideConfig(Settings):
     min_height_px: Positive = 64
     """Shorter displayed side of the source, in pixels; less is `too_small`."""
     min_source_fps: Annotated[float, Field(gt=0)] = 12.0
-    """Frames a second of the source, as it states them or as far as they are new ones; less is `low_frame_rate`. At half the
-    training rate every frame is shown twice."""
+    """Frame rate of the source; less is `low_frame_rate`. At half the training rate every frame is shown twice."""
+    min_effective_fps: Annotated[float, Field(ge=0)] = 13.0
+    """New frames a second of a source that shows frames again; less is `low_frame_rate`: 12 in a container of 24, 12.5 in one of 25.
+    A silent film at 17 is fine."""
 
 
 class PlanConfig(Settings):

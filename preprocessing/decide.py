@@ -8,6 +8,9 @@ from preprocessing.samples import ClipCandidate, Decision, Verdict
 
 VERSION = 2
 
+_REPEATS = 0.9
+"""Share of a source's frames that are new ones, under which it shows frames again."""
+
 _SLIDES_FPS = 5.0
 """Fewer new pictures a second are slides."""
 
@@ -49,9 +52,10 @@ def _static(candidate: ClipCandidate, settings: DecideConfig) -> bool:
 
 
 def _low_rate(candidate: ClipCandidate, settings: DecideConfig) -> bool:
-    """The source's own rate, and what remains of it without frames that are shown again."""
-    scores = candidate.scores
-    return min(scores["source_fps"], scores.get("effective_fps", scores["source_fps"])) < settings.min_source_fps
+    """The source's own rate is low, or what remains of it without frames that are shown again."""
+    stated = candidate.scores["source_fps"]
+    new = candidate.scores.get("effective_fps", stated)
+    return stated < settings.min_source_fps or (new < settings.min_effective_fps and new < _REPEATS * stated)
 
 
 def _too_fast(candidate: ClipCandidate, settings: DecideConfig) -> bool:

@@ -50,7 +50,7 @@ def test_a_good_clip_is_kept() -> None:
         ({"transitions": 1.0, "num_segments": 0, "dynamism": 0.0}, (Reason.TRANSITION_INSIDE,)),
         ({"num_segments": 0}, (Reason.TOO_SHORT,)),
         ({"source_fps": 10.0, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.LOW_FRAME_RATE, Reason.STATIC)),
-        ({"effective_fps": 8.0}, (Reason.LOW_FRAME_RATE,)),
+        ({"effective_fps": 12.0}, (Reason.LOW_FRAME_RATE,)),
         ({"height_px": 48.0}, (Reason.TOO_SMALL,)),
         ({"black_share": 0.9, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.BLACK, Reason.STATIC)),
         ({"dynamism": 0.1, "long_dynamism": 0.2}, (Reason.STATIC,)),
@@ -74,6 +74,10 @@ def test_what_is_wrong_is_said_in_order_of_importance(changed: dict, reasons: tu
 
 def test_a_shaking_camera_before_moving_people_is_worth_it() -> None:
     assert decide(candidate(camera_speed=25.0, steadiness=0.1), DecideConfig()).verdict is Verdict.KEEP
+
+
+def test_a_film_of_a_low_rate_that_repeats_nothing_is_judged_by_its_rate_alone() -> None:
+    assert decide(candidate(source_fps=12.0, effective_fps=12.0), DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_a_still_under_a_pan_is_dropped_only_where_one_asks_for_it() -> None:

@@ -125,7 +125,7 @@ def test_what_looks_like_motion_stays_below_a_slow_pan_and_that_below_a_fast_one
         ("small object", "keep"),
         ("chaos", "too_fast"),
         ("pan, 8 frames in 24", "low_frame_rate"),
-        ("pan, 12 frames in 24", "keep"),
+        ("pan, 12 frames in 24", "low_frame_rate"),
     ],
 )
 def test_a_kind_of_motion_is_told_from_another(name: str, decision: str) -> None:
