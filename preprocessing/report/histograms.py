@@ -96,8 +96,35 @@ VIEWS = (
     ),
     ScoreView(score="luma", title="mean brightness, 0 to 255"),
     ScoreView(score="long_dynamism", title="dynamism over half a second", by_factor=True),
-    ScoreView(score="camera_speed", title="speed of half of the picture", by_factor=True),
-    ScoreView(score="difference", title="difference of neighbouring frames, % of white", by_factor=True),
+    ScoreView(
+        score="camera_speed",
+        title="speed of the camera from frame to frame",
+        by_factor=True,
+        limits=(("decide.max_dynamism", "above", Reason.TOO_FAST),),
+    ),
+    ScoreView(score="dynamism_spread", title="spread of dynamism over a clip", by_factor=True),
+    ScoreView(score="own_motion", title="what moves otherwise than the camera", by_factor=True),
+    ScoreView(
+        score="rest_motion",
+        title="what no shift, turn and zoom of the whole picture explains",
+        by_factor=True,
+        limits=(("decide.min_rest_motion", "below", Reason.STILL_IMAGE),),
+    ),
+    ScoreView(
+        score="followed",
+        title="likeness of neighbours after motion compensation",
+        limits=(("decide.min_followed", "below", Reason.TOO_FAST),),
+    ),
+    ScoreView(
+        score="effective_fps",
+        title="new frames per second",
+        limits=(("decide.min_effective_fps", "below", Reason.LOW_FRAME_RATE),),
+    ),
+    ScoreView(
+        score="frozen_share",
+        title="frozen share: frames that show one picture for long",
+        limits=(("decide.max_frozen_share", "above", Reason.FROZEN),),
+    ),
 )
 """The scores that people know by name; others that a table holds are shown under their own names."""
 
