@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from preprocessing import rows
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig
+from preprocessing.motion import SERIES
 from preprocessing.report.funnel import HoursFunnel, hours_funnel
 from preprocessing.samples import ClipCandidate, Signals, SourceScan, Transition, TransitionKind
 from tests.preprocessing.test_ledger import A, B, make_failure, make_scan, make_source
-
-MOTION = ("span_s", "short_p95", "long_p95", "short_median", "long_median", "difference")
 
 
 def scan_of(name: str, times_s: np.ndarray, transitions: Sequence[Transition], first_frame: int) -> SourceScan:
@@ -22,7 +21,7 @@ def scan_of(name: str, times_s: np.ndarray, transitions: Sequence[Transition], f
         timestamps_s=times_s,
         luma=np.full(len(times_s), 99, np.float32),
         motion_times_s=np.zeros(0),
-        motion={name: np.zeros(0, np.float32) for name in MOTION},
+        motion={name: np.zeros(0, np.float32) for name in SERIES},
     )
     found = {"num_frames": len(times_s), "transitions": tuple(transitions), "first_frame": first_frame}
     return replace(make_scan(make_source(name)), signals=signals, **found)
