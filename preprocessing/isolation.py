@@ -41,6 +41,10 @@ _PINNED = {
 _ITEM, _TICK, _END, _RAISED, _NO_MEMORY = range(5)
 _START_TIMEOUT_S = 300.0
 """For an interpreter and its imports on a busy machine or a slow disk."""
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that no decoder sends itself: an operator does, or the kernel that is out of memory."""
+_LAST_BREATH_S = 10.0
+"""A child that has closed its end and still lives, in threads of its decoder, is killed after this."""
 _PR_SET_PDEATHSIG = 1
 _MIB = 1 << 20
 _T = TypeVar("_T")
@@ -52,13 +56,15 @@ class ChildFailed(Exception):
     Attributes:
         reason: `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`.
         message: One line for people.
+        from_outside: Whether somebody else ended it, so that what it worked on need not be to blame.
     """
 
-    def __init__(self, reason: Reason, message: str) -> None:
-        """Keep both as arguments, so that it can be pickled."""
-        super().__init__(reason, message)
+    def __init__(self, reason: Reason, message: str, from_outside: bool = False) -> None:
+        """Keep all as arguments, so that it can be pickled."""
+        super().__init__(reason, message, from_outside)
         self.reason = reason
         self.message = message
+        self.from_outside = from_outside
 
     def __str__(self) -> str:
         """Reason and message."""
@@ -92,6 +98,11 @@ class IsolatedWorker:
     ) -> None:
         """Kill the child."""
         self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child, None if there is none."""
+        return self._child.pid if self._child is not None else None
 
     def close(self) -> None:
         """Kill the child, if there is one. The next call starts another."""
@@ -201,6 +212,10 @@ class _Child:
         times = psutil.Process(self._process.pid).cpu_times()
         return times.user + times.system
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -208,13 +223,19 @@ class _Child:
         self._stderr.close()
 
     def _explain_death(self) -> NoReturn:
-        code = self._process.wait()
+        code = self._exit_code()
         last_words = self._last_words()
         if any(sign in last_words for sign in ("bad_alloc", "MemoryError", "Cannot allocate memory")):
             raise ChildFailed(Reason.OUT_OF_MEMORY, "the child ran out of memory and aborted")
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         tail = f": {last_words.splitlines()[-1][:200]}" if last_words else ""
-        raise ChildFailed(Reason.CRASHED, f"the child {how}{tail}")
+        raise ChildFailed(Reason.CRASHED, f"the child {how}{tail}", -code in _FROM_OUTSIDE)
+
+    def _exit_code(self) -> int:
+        try:
+            return self._process.wait(_LAST_BREATH_S)
+        except subprocess.TimeoutExpired:
+            raise ChildFailed(Reason.CRASHED, "the child closed its connection and did not end") from None
 
     def _last_words(self) -> str:
         size = os.fstat(self._stderr.fileno()).st_size

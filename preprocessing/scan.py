@@ -78,8 +78,8 @@ def scan_input(source: Source, settings: ScanSettings, worker: IsolatedWorker, d
 def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
     """Look at a source once; never raises for a bad video.
 
-    A child that dies, hangs or outgrows its memory is tried again `max_attempts` times in all, from the second time on without
-    decord. What remains is a scan that failed with `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`: the caller quarantines it.
+    A child that dies, hangs or outgrows its memory is tried again `max_attempts` times in all, without decord where that may be
+    to blame. What remains is a scan that failed with `TIMEOUT`, `OUT_OF_MEMORY` or `CRASHED`: the caller quarantines it.
     """
     since = worker.spent()
     found = _scan_source(source, settings, worker)
@@ -87,11 +87,14 @@ def scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) 
 
 
 def _scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker) -> SourceScan:
-    failure = ChildFailed(Reason.CRASHED, "never tried")
+    failure, with_decord = ChildFailed(Reason.CRASHED, "never tried"), True
     for attempt in range(settings.scan.max_attempts):
+        if attempt:
+            # Killed from outside, it begins again as it was: the choice of decoder shows in the last bits of scores.
+            with_decord = with_decord and failure.from_outside and attempt < settings.scan.max_attempts - 1
         try:
             if source.span is None:
-                measured = worker.call(measure_file, source.location, settings, attempt == 0)
+                measured = worker.call(measure_file, source.location, settings, with_decord)
             else:
                 measured = worker.call(measure_span, source.location, source.span, settings)
         except ChildFailed as error:

@@ -1,4 +1,6 @@
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from preprocessing import isolation
 from preprocessing.isolation import ChildFailed, IsolatedWorker, sign_of_life
 from preprocessing.reasons import Reason
 
@@ -155,6 +158,30 @@ def test_death_is_a_crash_with_its_signal(worker: IsolatedWorker) -> None:
     with pytest.raises(ChildFailed, match="SIGSEGV") as failure:
         worker.call(die, signal.SIGSEGV)
     assert failure.value.reason is Reason.CRASHED
+
+
+def test_who_was_killed_from_outside_is_told_from_who_died_of_its_file(worker: IsolatedWorker) -> None:
+    for number, from_outside in ((signal.SIGSEGV, False), (signal.SIGKILL, True)):
+        with pytest.raises(ChildFailed) as failure:
+            worker.call(die, number)
+        assert failure.value.from_outside == from_outside
+        assert pickle.loads(pickle.dumps(failure.value)).from_outside == from_outside  # noqa: S301 - our own bytes
+
+
+def hang_up_and_live() -> Iterator[int]:
+    yield 1
+    for fd in range(3, 20):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    time.sleep(60)
+
+
+def test_a_child_that_hangs_up_and_lives_on_is_killed(worker: IsolatedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_LAST_BREATH_S", 0.3)
+    pid = worker.call(pids)
+    with pytest.raises(ChildFailed, match="closed its connection"):
+        worker.call(hang_up_and_live)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_what_the_function_raises_is_raised_here_and_the_child_lives_on(worker: IsolatedWorker) -> None:

@@ -1,11 +1,15 @@
 import json
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -129,6 +133,28 @@ def test_a_file_that_kills_its_decoder_is_tried_and_given_up(tmp_path: Path) -> 
         scan = scan_source(source_at(tmp_path / "a.mp4"), settings, cramped)
     assert (scan.ok, scan.reasons) == (False, (Reason.OUT_OF_MEMORY,))
     assert scan.message.endswith("2 times")
+
+
+def test_a_scan_whose_child_was_killed_from_outside_measures_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    write_film(tmp_path / "a.mp4", 300)
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as undisturbed:
+        expected = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, undisturbed)
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as killed_once:
+        killer = Timer(0.0, _kill_child_at_work, (killed_once,))
+        killer.start()
+        scan = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, killed_once)
+        killer.join()
+    assert scan.decoder == expected.decoder == "decord"
+    assert scan.signals is not None
+    assert expected.signals is not None
+    for name, values in expected.signals.motion.items():
+        assert np.array_equal(values, scan.signals.motion[name])
+
+
+def _kill_child_at_work(worker: IsolatedWorker) -> None:
+    while worker.pid is None:
+        time.sleep(0.001)
+    os.kill(worker.pid, signal.SIGKILL)
 
 
 def write_film(path: Path, num_frames: int) -> None:
