@@ -6,6 +6,7 @@ host or attempt. Beside it lies ``*.index.parquet``, one row a member, for rando
 """
 
 import hashlib
+import json
 import mmap
 import tarfile
 import tempfile
@@ -25,6 +26,9 @@ from preprocessing.storage import Storage, read_parquet, write_parquet
 
 OPEN_SHARDS = 64
 """Shards that a reader keeps open."""
+
+SCRATCH = "scratch"
+"""Folder of growing shards, below the dataset where that is a local one; what a dead worker leaves there is nothing."""
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -230,6 +234,19 @@ def _mapped(path: Path | None) -> mmap.mmap | None:
         return None
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def read_metadata(storage: Storage, key: str, clip_id: str) -> Mapping[str, object]:
+    """What a sample says of itself, without its latents.
+
+    Raises:
+        ValueError: If the sample is not in the shard.
+    """
+    member = f"{clip_id}.json"
+    for row in read_index(storage, key):
+        if row.member == member:
+            return json.loads(storage.read_range(tar_key(key), row.offset, row.size))
+    raise ValueError(f"sample {clip_id} is not in shard {key}; run longtake verify {storage.uri}")
 
 
 def read_sample(storage: Storage, key: str, clip_id: str, *, check: bool = True) -> LatentSample:

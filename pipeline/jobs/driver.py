@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory, gettempdir
 
 from pipeline.config import Recipe, fingerprint, report_settings
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
-from pipeline.jobs.encode import encode_tasks, fetch_codec_record
+from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
@@ -31,6 +31,7 @@ from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
 from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedShard, Source, SourceScan
 from preprocessing.sources import SourceListing, split_of
+from preprocessing.storage import Storage
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
 """Reasons of sources whose child process died, hung or outgrew its limit."""
@@ -99,8 +100,17 @@ def open_driver(dataset_uri: str, recipe: Recipe, address: str | None) -> Iterat
     """The only writer of the dataset, for as long as the block lasts."""
     dataset = Dataset.create(dataset_uri)
     with dataset.storage.lease(lease_owner()), ExitStack() as stack:
+        _clear(dataset.storage)
         dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
         yield Driver(dataset, dataset_uri, recipe, address, stack)
+        _clear(dataset.storage)
+
+
+def _clear(storage: Storage) -> None:
+    """Remove what dead drivers and workers left half-written; ours is the lease."""
+    clear_scratch(storage)
+    for key in storage.temporary():
+        storage.delete(key)
 
 
 class Driver:

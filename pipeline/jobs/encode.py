@@ -1,5 +1,7 @@
 """Planned shards to Ray tasks to latent shards."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -7,6 +9,7 @@ from tempfile import gettempdir
 from typing import Any
 
 import ray
+from psutil import pid_exists
 
 from pipeline.config import Recipe
 from pipeline.jobs.cluster import Task, decoding_child
@@ -17,10 +20,8 @@ from preprocessing.config import EncodeConfig, ScanConfig
 from preprocessing.downloads import process_downloads
 from preprocessing.encode import encode_shard
 from preprocessing.samples import CodecRecord, PlannedShard, ShardRecord
+from preprocessing.shards import SCRATCH
 from preprocessing.storage import Storage, open_storage
-
-SCRATCH = "scratch"
-"""Folder of growing shards: below the dataset where that is a local one."""
 
 
 def fetch_codec_record(recipe: Recipe) -> CodecRecord:
@@ -75,8 +76,26 @@ def _encode(
     )
 
 
+def clear_scratch(storage: Storage) -> None:
+    """Remove the growing shards of dead workers; hold the lease, and run no task meanwhile."""
+    folder = storage.local_path(SCRATCH)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _scratch(storage: Storage) -> Path:
-    return storage.local_path(SCRATCH) or Path(gettempdir())
+    """Where a shard grows: on the dataset's disk, else in a folder of this worker's on its own."""
+    return storage.local_path(SCRATCH) or _folder_of_this_worker(Path(gettempdir()) / "longtake-scratch")
+
+
+@cache
+def _folder_of_this_worker(parent: Path) -> Path:
+    """Named by the process, so that those of dead ones can be told and removed."""
+    parent.mkdir(exist_ok=True)
+    for folder in parent.iterdir():
+        if not pid_exists(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    return parent / str(os.getpid())
 
 
 @cache
