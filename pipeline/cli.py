@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from typing import Any
 
 import typer
@@ -53,23 +52,8 @@ def exit_status(command: Callable[..., Any]) -> int:
         return _complain("interrupted; the same command goes on from here", INTERRUPTED)
     except ValueError as error:
         return _complain(_one_line(error), WRONG)
-    except OSError as error:
-        return _complain(_about_the_machine(error), FAILED)
     except Exception as error:  # noqa: BLE001 - the last place where a failure can become one line
         return _complain(_one_line(error), FAILED)
-
-
-_ADVICE = {
-    ENOSPC: "the disk is full; make room, and the same command goes on from here",
-    EDQUOT: "the quota is used up; make room, and the same command goes on from here",
-    EROFS: "it is read-only; name another place",
-    EACCES: "it may not be written or read by us; name another place or ask for the right",
-}
-
-
-def _about_the_machine(error: OSError) -> str:
-    advice = _ADVICE.get(error.errno or 0)
-    return f"{error.filename or 'the dataset'}: {advice}" if advice else _one_line(error)
 
 
 def _one_line(error: Exception) -> str:

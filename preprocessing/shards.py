@@ -103,9 +103,10 @@ def write_shard(
 
 @contextmanager
 def _temporary_tar(scratch: Path) -> Iterator[Path]:
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="shard-") as folder:
-        yield Path(folder) / "shard.tar"
+    with explained_writes(str(scratch)):
+        scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratch, prefix="shard-") as folder:
+            yield Path(folder) / "shard.tar"
 
 
 def _write_tar(path: Path, samples: Iterable[LatentSample]) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ import xxhash
 
 from preprocessing import rows
 from preprocessing.dataset import MANIFEST, Dataset, manifest_key
+from preprocessing.pins import pins
 from preprocessing.rows import source_from_row
 from preprocessing.samples import IndexRow, PlannedShard, ShardRecord
-from preprocessing.shards import INDEX_SCHEMA, file_key, index_key, read_index, tar_key
+from preprocessing.shards import INDEX_SCHEMA, SCRATCH, file_key, index_key, read_index, tar_key
 from preprocessing.storage import Storage, iterate_chunks, read_parquet
 
 CHUNK_BYTES = 8 << 20
@@ -166,7 +167,7 @@ def _check_places(manifest: str, samples: set[tuple[str, str]], shards: list, cl
 
 
 def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
-    """Remove the versions that are not kept, the shards that no kept one names, and what dead processes left.
+    """Remove the versions that are neither kept nor pinned, the shards that only they name, and what dead processes left.
 
     Versions go first and files last, so that a kill leaves nothing that points nowhere. The ledger forgets the removed
     shards, so that a clip of theirs that is kept again is planned and encoded again. Shards that are planned and not yet
@@ -174,7 +175,7 @@ def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
 
     Args:
         dataset: Where to clean up.
-        keep_manifests: Versions to keep besides the current one, for example those that runs have pinned.
+        keep_manifests: Versions to keep besides the current one and those that are pinned.
 
     Returns:
         The keys of all files removed.
@@ -183,12 +184,13 @@ def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
         ValueError: If a version to keep does not exist.
     """
     current = dataset.record().manifest
-    kept = {*keep_manifests, *([current] if current else [])}
+    pinned = {pin.manifest for pin in pins(dataset)} & set(dataset.manifests())
+    kept = {*keep_manifests, *pinned, *([current] if current else [])}
     needed = {key for name in sorted(kept) for key in dataset.load_manifest(name).table["shard"].to_pylist()}
     manifests = [manifest_key(name) for name in dataset.manifests() if name not in kept]
     files = [key for key in dataset.storage.list("shards") if _shard_of(key) not in needed]
     unneeded = [r.key for r in dataset.ledger.encodes() if r.clip_ids and file_key(r.key, r.failed) not in needed]
-    remnants = [*files, *dataset.storage.temporary()]
+    remnants = [*files, *dataset.storage.list(SCRATCH), *dataset.storage.temporary()]
     _delete(dataset.storage, manifests)
     dataset.ledger.append_removed(unneeded)
     _delete(dataset.storage, remnants)

@@ -4,6 +4,7 @@ Shapes: B batch, C latent channels, T latent frames, H and W latent rows and col
 D features.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocessing.dataset import Dataset
+from preprocessing.pins import Pin, pin, unpin
 from preprocessing.samples import CodecRecord, LatentSample, Split, clip_num_latents
-from preprocessing.shards import ShardReader
+from preprocessing.shards import ShardReader, read_metadata
 from training.order import stacks_of_rank
 from training.types import ClipRow, Condition, GlobalStep, SegmentBatch
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -139,13 +143,50 @@ class TrainingData:
         return tuple(sorted({row.size_px for row in self.train}))
 
 
-def pin_datasets(uris: Sequence[str]) -> tuple[PinnedDataset, ...]:
+def current_versions(uris: Sequence[str]) -> tuple[PinnedDataset, ...]:
     """The current version of each dataset.
 
     Raises:
         ValueError: If there is no such dataset, or it has no samples yet.
     """
     return tuple(PinnedDataset(uri=uri, manifest=Dataset.open(uri).load_manifest(None).sha256) for uri in uris)
+
+
+def are_current(datasets: Sequence[PinnedDataset]) -> bool:
+    """Whether these are the current versions still."""
+    return current_versions([pinned.uri for pinned in datasets]) == tuple(datasets)
+
+
+def pin_datasets(datasets: Sequence[PinnedDataset], *, pin_id: str, holder: str) -> None:
+    """Keep `gc` away from these versions until `unpin_datasets`.
+
+    Args:
+        datasets: What is read.
+        pin_id: Of whoever reads it, see `preprocessing.pins`.
+        holder: The same for people.
+    """
+    for pinned in datasets:
+        try:
+            pin(Dataset.open(pinned.uri), Pin(pin_id=pin_id, manifest=pinned.manifest, holder=holder))
+        except OSError as error:
+            logger.warning(
+                "%s cannot be pinned (%s): while this runs, give %s to longtake gc --keep",
+                pinned.uri, error, pinned.manifest,
+            )  # fmt: skip
+
+
+def unpin_datasets(datasets: Sequence[PinnedDataset], *, pin_id: str) -> None:
+    """Let `gc` have what nobody else pins."""
+    for pinned in datasets:
+        try:
+            unpin(Dataset.open(pinned.uri), pin_id)
+        except OSError as error:
+            logger.warning("%s stays pinned: %s", pinned.uri, error)
+
+
+def version_exists(pinned: PinnedDataset) -> bool:
+    """Whether the dataset still has it."""
+    return pinned.manifest in Dataset.open(pinned.uri).manifests()
 
 
 def open_data(datasets: Sequence[PinnedDataset]) -> TrainingData:
@@ -163,9 +204,7 @@ def open_data(datasets: Sequence[PinnedDataset]) -> TrainingData:
     rates = sorted({float(rate) for table in tables.values() for rate in table["fps"].to_pylist() if rate is not None})
     if len(rates) > 1:
         raise ValueError(f"clips of {rates} frames a second: one model has one rate")
-    return TrainingData(
-        train=rows[Split.TRAIN], held_out=rows[Split.EVAL], codec=_one_codec(list(tables)), fps=rates[0]
-    )
+    return TrainingData(train=rows[Split.TRAIN], held_out=rows[Split.EVAL], codec=_one_codec(tables), fps=rates[0])
 
 
 def _rows(tables: Mapping[str, pa.Table], split: Split) -> Iterator[ClipRow]:
@@ -175,14 +214,21 @@ def _rows(tables: Mapping[str, pa.Table], split: Split) -> Iterator[ClipRow]:
         yield from (ClipRow(dataset=uri, **row) for row in wanted.to_pylist())
 
 
-def _one_codec(uris: Sequence[str]) -> CodecRecord:
-    records = {uri: Dataset.open(uri).record().codec for uri in uris}
-    first = records[uris[0]]
-    assert first is not None, "a dataset with samples has a codec"
+def _one_codec(tables: Mapping[str, pa.Table]) -> CodecRecord:
+    """Who wrote the latents of these versions; what preprocessing encodes with by now may be another."""
+    records = {uri: _codec_of(uri, table) for uri, table in tables.items() if table.num_rows}
+    first_uri, first = next(iter(records.items()))
     for uri, record in records.items():
         if record != first:
-            raise ValueError(f"{uri} was encoded by {record}, {uris[0]} by {first}: encode both with one recipe")
+            raise ValueError(f"{uri} was encoded by {record}, {first_uri} by {first}: encode both with one recipe")
     return first
+
+
+def _codec_of(uri: str, table: pa.Table) -> CodecRecord:
+    """As the first sample says it: a version holds samples of one codec."""
+    shard, clip_id = str(table["shard"][0]), str(table["clip_id"][0])
+    record = read_metadata(Dataset.open(uri).storage, shard, clip_id)["codec"]
+    return CodecRecord(**record)  # pyright: ignore[reportCallIssue]
 
 
 def sample_reader() -> SampleReader:

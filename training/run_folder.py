@@ -1,12 +1,21 @@
 """A run directory: ``RUN/<stage>/`` for each stage, what it was begun with, and what came out of it."""
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from training.batches import PinnedDataset, open_data, pin_datasets
+from training.batches import (
+    PinnedDataset,
+    are_current,
+    current_versions,
+    open_data,
+    pin_datasets,
+    unpin_datasets,
+    version_exists,
+)
 from training.checkpoint import newest_step, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, TrainConfig
 from training.model.weights import RECORD_FILE, read_record
@@ -14,7 +23,7 @@ from training.order import positions_of_rank, unused_clips
 from training.stage import StageJob, StageName, checkpoint_record, global_steps, validation_clips
 from training.types import CheckpointRecord, StageSummary
 
-STAGE_FILE, SUMMARY_FILE = "stage.json", "summary.json"
+STAGE_FILE, SUMMARY_FILE, PIN_FILE = "stage.json", "summary.json", "pin"
 
 FRESH = "fresh weights"
 """What a stage without a model folder began from."""
@@ -29,11 +38,18 @@ def prepare_job(
     dataset_uris: Sequence[str],
     init: Path | None,
 ) -> StageJob:
-    """Check all that can be checked before a cluster is asked for, and write down what the stage is begun with.
+    """Check all that can be checked before a cluster is asked for, pin the data, and write down what the stage begins with.
 
     Arguments and errors are those of `check_job`.
     """
-    job = check_job(run_dir, stage, model=model, train=train, dataset_uris=dataset_uris, init=init)
+    while True:
+        job = check_job(run_dir, stage, model=model, train=train, dataset_uris=dataset_uris, init=init)
+        if finished(job) is not None:
+            return job
+        pin_datasets(job.datasets, pin_id=_pin_id(job.folder), holder=f"the training in {job.folder}")
+        # A gc that has not seen the pins began before them. It keeps what is current, and that does not change while it runs.
+        if _pinned(job.folder, dataset_uris) or are_current(job.datasets):
+            break
     begun = {"record": asdict(_record(job)), "datasets": [asdict(pinned) for pinned in job.datasets]}
     _write_json(job.folder / STAGE_FILE, begun)
     return job
@@ -68,10 +84,12 @@ def check_job(
         stage=stage,
         model=model,
         train=train,
-        datasets=_pinned(folder, dataset_uris) or pin_datasets(dataset_uris),
+        datasets=_pinned(folder, dataset_uris) or current_versions(dataset_uris),
         init=_init_folder(run_dir, stage, init),
         folder=folder,
     )
+    if finished(job) is not None and not all(version_exists(pinned) for pinned in job.datasets):
+        return job  # gc has removed its data, and it asks no more of them
     positions_of_rank(job.settings.global_batch, rank=0, num_ranks=train.engine.num_workers)
     if job.init is not None:
         refuse_other_model(job.init, model, open_data(job.datasets).codec)
@@ -115,6 +133,15 @@ def _stored_record(folder: Path) -> CheckpointRecord | None:
     return None if values is None else CheckpointRecord(**values["record"])  # pyright: ignore[reportCallIssue]
 
 
+def _pin_id(folder: Path) -> str:
+    """Drawn once: two runs on two machines may lie under one path."""
+    path = folder / PIN_FILE
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex)
+    return path.read_text()
+
+
 def _pinned(folder: Path, uris: Sequence[str]) -> tuple[PinnedDataset, ...] | None:
     values = _stage_values(folder)
     if values is None:
@@ -154,8 +181,9 @@ def summarize(job: StageJob) -> StageSummary:
 
 
 def write_summary(job: StageJob, summary: StageSummary) -> None:
-    """Store the summary; this is what makes a stage finished."""
+    """Store the summary, which is what makes a stage finished, and let `gc` have the versions that it has read."""
     _write_json(job.folder / SUMMARY_FILE, asdict(summary))
+    unpin_datasets(job.datasets, pin_id=_pin_id(job.folder))
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -1,6 +1,7 @@
 """Commands from raw videos to latent shards: scan, plan, encode, preprocess, and looking at what they left."""
 
 import json
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
@@ -210,14 +211,24 @@ def gc(
     keep: Annotated[
         list[str] | None, typer.Option("--keep", metavar="SHA256", help="A version to keep; repeatable.")
     ] = None,
+    forget: Annotated[
+        list[str] | None, typer.Option("--unpin", metavar="ID", help="A pin whose training is gone; repeatable.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Remove versions that are not kept, and the shards that only they name; the current version always stays."""
+    """Remove versions that are not kept, and the shards that only they name; current and pinned versions always stay."""
     from pipeline.jobs.driver import lease_owner
     from preprocessing import verify as checks
     from preprocessing.dataset import Dataset
+    from preprocessing.pins import pins, unpin
 
     opened = Dataset.open(dataset)
     with opened.storage.lease(lease_owner()):
-        removed = checks.gc(opened, keep or ())
-    emit({"removed": removed}, as_json=as_json, lines=[*removed, counts("removed", {"files": len(removed)})])
+        for pin_id in forget or ():
+            unpin(opened, pin_id)
+        removed, held = checks.gc(opened, keep or ()), pins(opened)
+    lines = [*removed, *(f"pinned: {pin.manifest[:12]} by {pin.holder} (--unpin {pin.pin_id})" for pin in held)]
+    emit(
+        {"removed": removed, "pins": [asdict(pin) for pin in held]}, as_json=as_json,
+        lines=[*lines, counts("removed", {"files": len(removed)})],
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """A dataset of a few tiny clips, made without videos: what a training test needs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def _sample(key: str, num_segments: int, seed: int) -> LatentSample:
         start_latent_CTHW=latents[:, :1],
         text=TextFeatures(llama_LD=data(6, 16), mask_L=np.array([1, 1, 1, 1, 0, 0]), clip_pooled_D=data(8)),
         siglip_ND=data(5, 12),
-        metadata={},
+        metadata={"codec": asdict(CODEC)},
     )
 
 

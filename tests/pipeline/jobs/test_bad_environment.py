@@ -70,7 +70,7 @@ def assert_one_line(done: Done, status: int, *words: str) -> None:
 
 def test_a_target_that_cannot_be_written_is_one_line(videos: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", MIB, "ro") as disk:
-        assert_one_line(preprocess(videos, disk / "d"), FAILED, "is read-only", str(disk / "d"))
+        assert_one_line(preprocess(videos, disk / "d"), FAILED, "Read-only", str(disk / "d"))
 
 
 def test_a_file_where_the_dataset_should_be_is_one_line(videos: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_write_that_fails_leaves_no_half_written_file(tmp_path: Path) -> None:
         storage = LocalStorage(root=disk)
         storage.write_atomic("a", b"whole")
         for write in (storage.write_atomic, lambda key, data: _upload(storage, tmp_path, key, data)):
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="no space left"):
                 write("a", bytes(1 << 20))
         assert storage.list("") == ("a",)
         assert storage.temporary() == ()
@@ -117,9 +117,9 @@ def test_a_disk_that_fills_up_is_one_line_and_the_same_command_finishes_when_it_
     expected = shards_and_manifest(tmp_path / "expected")
     used = sum(path.stat().st_size for path in (tmp_path / "expected" / "shards").rglob("*") if path.is_file())
     with small_disk(tmp_path / "disk", 64 << 10) as disk:
-        assert_one_line(preprocess(videos, disk / "d"), FAILED, "disk is full", "goes on from here")
+        assert_one_line(preprocess(videos, disk / "d"), FAILED, "no space left", "goes on from here")
         grow(disk, used)  # enough for the ledger, not for a shard beside it
-        assert_one_line(preprocess(videos, disk / "d"), FAILED, "disk is full", "goes on from here")
+        assert_one_line(preprocess(videos, disk / "d"), FAILED, "no space left", "goes on from here")
         grow(disk, 4 * used + MIB)
         assert preprocess(videos, disk / "d").status == 0
         assert faults(disk / "d", expected, {}) == []

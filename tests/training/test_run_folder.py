@@ -1,0 +1,129 @@
+"""A training keeps the versions it was begun with, whatever preprocessing and gc do to the dataset."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from preprocessing.dataset import MANIFEST, Dataset
+from preprocessing.pins import pins, unpin
+from preprocessing.samples import LatentSample
+from preprocessing.shards import write_shard
+from preprocessing.storage import LocalStorage
+from preprocessing.verify import gc
+from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from training.batches import open_data, sample_reader, step_batches
+from training.run_folder import finished, prepare_job, write_summary
+from training.stage import StageJob, global_steps
+from training.types import SegmentBatch, StageSummary
+
+CPU = torch.device("cpu")
+
+
+def prepare(dataset: Path, run: Path) -> StageJob:
+    return prepare_job(run, "teacher", model=MODEL, train=train_config(), dataset_uris=[str(dataset)], init=None)
+
+
+def batches(job: StageJob) -> Iterator[tuple[SegmentBatch, ...]]:
+    read = sample_reader()
+    for step in global_steps(job, open_data(job.datasets).train):
+        yield step_batches(step, read, rank=0, num_ranks=1, device=CPU)
+
+
+def preprocess_more(folder: Path, first: LatentSample) -> None:
+    """As if other settings had been chosen: new clips by another codec, and nothing of the first version is kept."""
+    dataset = Dataset.open(str(folder))
+    codec = replace(CODEC, codec_id="another", latent_channels=8)
+    sample = replace(first, key="new", metadata={"codec": asdict(codec)})
+    write_shard(dataset.storage, "tiny/001", [sample], scratch=folder / "scratch")
+    row = {**dataset.load_manifest(None).table.to_pylist()[0], "clip_id": "new", "shard": "tiny/001"}
+    dataset.write_record(replace(dataset.record(), codec=codec))
+    dataset.write_manifest(pa.Table.from_pylist([row], schema=MANIFEST))
+
+
+def some_sample(job: StageJob) -> LatentSample:
+    return sample_reader()(open_data(job.datasets).train[0])
+
+
+def test_a_training_reads_on_while_preprocessing_goes_on_and_gc_runs(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data")
+    job = prepare(folder, tmp_path / "run")
+    expected = list(islice(batches(job), 6))
+    reading = batches(job)
+    read = [next(reading), next(reading)]
+    preprocess_more(folder, some_sample(job))
+    assert gc(Dataset.open(str(folder)), []) == ()
+    read += [*islice(reading, 2), *islice(batches(prepare(folder, tmp_path / "run")), 4, 6)]  # killed, and resumed
+    for ours, theirs in zip(read, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a.latents_BCTHW, b.latents_BCTHW)
+
+
+def test_the_codec_is_that_of_the_pinned_version_not_of_the_dataset_now(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data")
+    job = prepare(folder, tmp_path / "run")
+    preprocess_more(folder, some_sample(job))
+    assert open_data(job.datasets).codec == CODEC
+    assert open_data(prepare(folder, tmp_path / "other").datasets).codec.codec_id == "another"
+
+
+def test_a_finished_stage_lets_go_and_is_still_finished_when_gc_has_run(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data")
+    dataset, job = Dataset.open(str(folder)), prepare(folder, tmp_path / "run")
+    assert [held.manifest for held in pins(dataset)] == [job.datasets[0].manifest]
+    finish(job)
+    assert pins(dataset) == ()
+    preprocess_more(folder, some_sample(job))
+    assert gc(dataset, [])
+    again = prepare(folder, tmp_path / "run")
+    assert again.datasets == job.datasets
+    assert finished(again) is not None
+    assert pins(dataset) == ()
+
+
+def finish(job: StageJob) -> None:
+    values = {name: {} if name.startswith("at_") else "" if name.endswith("256") else 0 for name in StageSummary.__annotations__}
+    write_summary(job, StageSummary(**{**values, "stage": "teacher", "steps": job.settings.steps}))
+
+
+def test_a_version_that_gc_removes_just_before_it_is_pinned_is_not_the_one_that_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_dataset(tmp_path / "data")
+    dataset, sample = Dataset.open(str(folder)), some_sample(prepare(folder, tmp_path / "earlier"))
+    for held in pins(dataset):
+        unpin(dataset, held.pin_id)
+    write = LocalStorage.write_atomic
+
+    def late(storage: LocalStorage, key: str, data: bytes) -> None:
+        monkeypatch.undo()
+        preprocess_more(folder, sample)
+        gc(dataset, [])
+        write(storage, key, data)
+
+    monkeypatch.setattr(LocalStorage, "write_atomic", late)
+    job = prepare(folder, tmp_path / "run")
+    assert job.datasets[0].manifest == dataset.record().manifest
+    assert [held.manifest for held in pins(dataset)] == [job.datasets[0].manifest]
+    assert [row.clip_id for row in open_data(job.datasets).train] == ["new"]
+
+
+def test_a_training_that_never_began_pins_nothing(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", train=())
+    with pytest.raises(ValueError, match="no clip to train on"):
+        prepare(folder, tmp_path / "run")
+    assert pins(Dataset.open(str(folder))) == ()
+
+
+def test_a_dataset_that_cannot_be_pinned_is_trained_on_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_dataset(tmp_path / "data")
+    (folder / "pins").write_text("in the way")
+    assert prepare(folder, tmp_path / "run").datasets[0].manifest == Dataset.open(str(folder)).record().manifest
+    assert "cannot be pinned" in caplog.text
