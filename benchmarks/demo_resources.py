@@ -12,11 +12,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
-MARK = "LONGTAKE_BENCHMARK"
-"""Environment variable by which descendants are known, wherever they were adopted."""
+from benchmarks.processes import MARK, marked, pss_mb
 
 INTERVAL_S = 1.0
 
@@ -29,7 +26,7 @@ def main() -> None:
     process = subprocess.Popen(options.command, env=os.environ | dict([mark.split("=")]), stdout=sys.stderr)
     peak_mb, status = _watch(process, mark)
     wall_s = time.monotonic() - start
-    left = len(list(_marked(mark)))
+    left = len(list(marked(mark)))
     print(_report(wall_s, peak_mb, left, status, as_json=options.json))
     sys.exit(status)
 
@@ -43,34 +40,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _watch(process: "subprocess.Popen[bytes]", mark: str) -> tuple[float, int]:
     """Sample until the command ends; the peak in MiB and the exit status."""
-    peak_kb = 0
+    peak_mb = 0.0
     while True:
-        peak_kb = max(peak_kb, sum(_pss_kb(pid) for pid in _marked(mark)))
+        peak_mb = max(peak_mb, sum(pss_mb(pid) for pid in marked(mark)))
         try:
-            return peak_kb / 1024, process.wait(timeout=INTERVAL_S)
+            return peak_mb, process.wait(timeout=INTERVAL_S)
         except subprocess.TimeoutExpired:
             continue
-
-
-def _marked(mark: str) -> Iterator[int]:
-    """Processes whose environment at their start held the mark."""
-    wanted = mark.encode()
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
-            continue
-        try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                yield int(folder.name)
-        except OSError:  # it ended, or is not ours
-            continue
-
-
-def _pss_kb(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 def _report(wall_s: float, peak_mb: float, left: int, status: int, *, as_json: bool) -> str:
