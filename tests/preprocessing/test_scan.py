@@ -136,7 +136,7 @@ def test_a_file_that_kills_its_decoder_is_tried_and_given_up(tmp_path: Path) -> 
 
 
 def test_a_scan_whose_child_was_killed_from_outside_measures_the_same_to_the_last_bit(tmp_path: Path) -> None:
-    write_film(tmp_path / "a.mp4", 300)
+    write_film(tmp_path / "a.mp4", 200)
     with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as undisturbed:
         expected = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, undisturbed)
     with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as killed_once:
