@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,11 +90,12 @@ with ray_cluster(None, num_cpus=2):
 
 
 class SharedRay:
-    """A local Ray that outlives runs, so that each of them need not start one.
+    """A local Ray that outlives runs, so that each of them need not start one; it takes whoever has its token.
 
     Attributes:
         family: Its processes.
         address: Of its head.
+        environ: What shows its token.
     """
 
     def __init__(self, *, nice: int) -> None:
@@ -102,11 +104,12 @@ class SharedRay:
         Args:
             nice: What it yields to others once it is up; while it starts it has 30 s, as Ray will have it.
         """
+        self.environ = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
         for _ in range(STARTS):
             self.family = Family()
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _HOLD_RAY],
-                env=self.family.environ, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                env=self.family.environ | self.environ, stdout=subprocess.PIPE, text=True, start_new_session=True,
             )  # fmt: skip
             assert self._process.stdout is not None
             self.address = self._process.stdout.readline().strip()
@@ -141,7 +144,7 @@ def start(*words: str, log: Path, cluster: SharedRay | None = None) -> Run:
     """Start ``longtake WORDS`` in a session of its own, its stderr appended to a log; on a Ray of its own if None is given."""
     family = Family()
     if cluster is not None:
-        words = (*words, "--address", cluster.address)
+        words, family.environ = (*words, "--address", cluster.address), family.environ | cluster.environ
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [*COMMAND, *words],
