@@ -46,11 +46,12 @@ def prepare_job(
         job = check_job(run_dir, stage, model=model, train=train, dataset_uris=dataset_uris, init=init)
         if finished(job) is not None:
             return job
+        record = _record(job)
         pin_datasets(job.datasets, pin_id=_pin_id(job.folder), holder=f"the training in {job.folder}")
         # A gc that has not seen the pins began before them. It keeps what is current, and that does not change while it runs.
         if _pinned(job.folder, dataset_uris) or are_current(job.datasets):
             break
-    begun = {"record": asdict(_record(job)), "datasets": [asdict(pinned) for pinned in job.datasets]}
+    begun = {"record": asdict(record), "datasets": [asdict(pinned) for pinned in job.datasets]}
     _write_json(job.folder / STAGE_FILE, begun)
     return job
 

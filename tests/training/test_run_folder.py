@@ -87,7 +87,10 @@ def test_a_finished_stage_lets_go_and_is_still_finished_when_gc_has_run(tmp_path
 
 
 def finish(job: StageJob) -> None:
-    values = {name: {} if name.startswith("at_") else "" if name.endswith("256") else 0 for name in StageSummary.__annotations__}
+    values = {
+        name: {} if name.startswith("at_") else "" if name.endswith("256") else 0
+        for name in StageSummary.__annotations__
+    }
     write_summary(job, StageSummary(**{**values, "stage": "teacher", "steps": job.settings.steps}))
 
 
