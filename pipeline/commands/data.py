@@ -117,9 +117,9 @@ def _say_inputs(inputs: list[str], settings: Recipe, limit: int | None, as_json:
     from preprocessing.sources import find_sources
 
     listing = find_sources(inputs, settings.sources, limit=limit)
-    uris = [source.uri for source in listing.sources]
-    lines = [*uris, f"{len(uris)} sources, {len(listing.ignored)} files ignored"]
-    emit({"sources": uris, "ignored": listing.ignored}, as_json=as_json, lines=lines)
+    names = [source.name for source in listing.sources]
+    lines = [*names, f"{len(names)} sources, {len(listing.ignored)} files ignored"]
+    emit({"sources": names, "ignored": listing.ignored}, as_json=as_json, lines=lines)
 
 
 def plan(

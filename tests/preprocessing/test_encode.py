@@ -13,7 +13,7 @@ import pytest
 from preprocessing.clip_frames import Chunk, Unreadable
 from preprocessing.codecs.dct import DctCodec
 from preprocessing.config import EncodeConfig, HunyuanPaths
-from preprocessing.downloads import Downloads
+from preprocessing.downloads import Downloads, file_sha256
 from preprocessing.encode import LeftOut, encode_clip, encode_clips, encode_fingerprint, encode_shard, sample_metadata
 from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import IsolatedWorker
@@ -184,6 +184,9 @@ def test_a_source_that_changed_or_vanished_since_its_scan_is_refused(
     assert "changed.mp4 has changed since it was scanned" in record.failed["changed"]
     assert "scan it again" in record.failed["changed"]
     assert "gone.mp4 is gone" in record.failed["gone"]
+    touched = [replace(clip, clip_id=f"{clip.clip_id}2", sha256=file_sha256(str(video))) for clip in clips[:2]]
+    record, _ = encode(touched, worker, tmp_path / "dataset")
+    assert record.clip_ids == ("same2", "changed2")
 
 
 def test_a_shard_of_failures_has_no_files(worker: IsolatedWorker, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from preprocessing import storage as storage_module
+from preprocessing.keys import StorageError
 from preprocessing.storage import (
     LeaseTaken,
     LocalStorage,
@@ -69,6 +72,27 @@ def test_a_write_that_dies_leaves_the_old_file_and_one_temporary(
     assert storage.read_bytes("x") == b"old"
     assert storage.list("") == ("x",)
     assert len(storage.temporary()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "no space left to write .*/x: free some and run the same command again, it goes on from here"),
+        (errno.EROFS, "writing .*/x is not permitted \\(Read-only file system\\)"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_one_clear_line_and_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    storage = open_storage(str(tmp_path))
+    storage.write_atomic("x", b"old")
+    monkeypatch.setattr(storage_module, "_fsync", refuse)
+    with pytest.raises(StorageError, match=message):
+        storage.write_atomic("x", b"new")
+    assert (storage.read_bytes("x"), storage.temporary()) == (b"old", ())
 
 
 def test_a_second_driver_is_told_who_the_first_one_is(storage: Storage) -> None:
