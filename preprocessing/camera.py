@@ -10,6 +10,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+WAY = ("way_right", "way_down", "way_zoom", "way_turn")
+"""Series that say where a camera goes: its shift, and its growth and turn at the corner."""
+
 _STEP = 3
 """Every third point in both directions is fitted to."""
 _ROUNDS = 4

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.camera import Camera, find_camera, places, stays_inside
+from preprocessing.camera import WAY, Camera, find_camera, places, stays_inside
 from preprocessing.config import MotionConfig
 from preprocessing.flow import LowResolutionFlow
 from preprocessing.letterbox import BarFinder
 
-VERSION = 2
+VERSION = 3
 
 _MARGIN_PX = 2
 """Flow at the border is made up."""
@@ -77,6 +77,7 @@ class MotionMeter:
     The series, each one value per measurement, speeds in per cent of the diagonal per second, NaN where it was not measured:
         camera_short, camera_long, camera_far: 95th percentile over the picture of the one similarity that most of the flow follows;
             NaN where there is none, where the flow lost its way, and for the far gap where the camera went too far to follow.
+        way_right, way_down, way_zoom, way_turn: of the same over the short gap, with its signs: shift, and growth and turn at the corner.
         own: 99th percentile of what moves otherwise than the camera, over the short and the long gap, or fast over the short one,
             where moving the earlier picture explains the later one: sees a small object, and neither light nor noise.
         rest: 95th percentile of the same without that condition: what no similarity explains, parallax included.
@@ -124,7 +125,8 @@ class MotionMeter:
         short, long = (
             self._shift(now_HW, area, gap) for gap in (self._settings.short_gap_s, self._settings.long_gap_s)
         )
-        row = {"span_s": long.gap_s} | _camera_speed("short", short, unit) | _things(now_HW, short, long, unit)
+        row = {"span_s": long.gap_s} | _camera_speed("short", short, unit) | _way(short, unit)
+        row |= _things(now_HW, short, long, unit)
         if row["long_followed"] >= _FOLLOWED:
             row |= _camera_speed("long", long, unit)
         if len(self._rows) % _FAR_EVERY:
@@ -159,6 +161,15 @@ def _camera_speed(gap: str, shift: _Shift, unit: float) -> dict[str, float]:
         return {}
     speed_HW = _speed(shift.camera.flow(_places_of(shift)[::_COARSE, ::_COARSE]), shift.gap_s, unit)
     return {f"camera_{gap}": float(np.percentile(speed_HW, 95))}
+
+
+def _way(shift: _Shift, unit: float) -> dict[str, float]:
+    """Where the camera goes."""
+    if shift.camera is None:
+        return {}
+    corner_px = np.hypot(*shift.earlier_HW.shape) / 2
+    way = (shift.camera.shift, shift.camera.growth * corner_px)
+    return dict(zip(WAY, (float(part) * unit / shift.gap_s for z in way for part in (z.real, z.imag)), strict=True))
 
 
 def _things(now_HW: NDArray[np.uint8], short: _Shift, long: _Shift, unit: float) -> dict[str, float]:
@@ -238,5 +249,5 @@ def _likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> 
 
 
 SERIES = (
-    "camera_short", "camera_long", "camera_far", "own", "rest", "own_area", "long_p95", "followed", "span_s", "far_span_s",
+    "camera_short", "camera_long", "camera_far", "own", "rest", "own_area", "long_p95", "followed", "span_s", "far_span_s", *WAY,
 )  # fmt: skip

@@ -53,7 +53,9 @@ class ObjectStorage:
         place = f"{self.uri}/{key}".rstrip("/")
         try:
             yield
-        except (FileNotFoundError, FileExistsError, StorageError):
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{place}: {error}") from error
+        except (FileExistsError, StorageError):
             raise
         except PermissionError as error:
             raise StorageError(f"{place}: the store does not permit it: {error}") from error

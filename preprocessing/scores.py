@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.camera import WAY
 from preprocessing.config import ClipsConfig
 from preprocessing.pauses import black_stretches, effective_rate, frozen_stretches, new_frames, share_inside
 from preprocessing.samples import Signals
@@ -13,6 +14,8 @@ from preprocessing.samples import Signals
 SCORE_DECIMALS = 4
 """Scores are rounded, so that thresholds do not hang on last bits, which differ between CPUs."""
 
+_CONSTANT = 0.9
+"""Constancy of a way that is kept; of six independent ways one in 200 reaches it."""
 _SAME_S = 1e-3
 """Times closer than this are one."""
 
@@ -99,7 +102,8 @@ def _motion_scores(
     own_area: median share of the picture that such things take.
     rest_motion: median of what no shift, turn and zoom of the whole picture explains.
     camera_speed: median speed of the camera over the short gap.
-    steadiness: median speed of the camera over the longer gaps, divided by that; near 0 for a shaking camera.
+    steadiness: median speed of the camera over the longer gaps, divided by that; near 0 for a shaking camera. A fast camera outruns
+        the longer gaps: where it keeps its way from moment to moment, `constancy` stands instead.
     followed: median correlation of neighbours after motion compensation.
     """
     camera, net = (np.where(without_far, both[1, inside], both[0, inside]) for both in (series.camera, series.net))
@@ -109,9 +113,22 @@ def _motion_scores(
     dynamism_now, net_now, *medians = middle
     found = dict(zip(_MEDIANS, medians, strict=True))
     found |= {"dynamism": dynamism_now, "dynamism_spread": high[0] - low[0]}
-    found |= {"steadiness": net_now / max(found["camera_speed"], 1e-3)}
+    kept_way = constancy(np.stack([motion[name][inside] for name in WAY]))
+    arrives = net_now / max(found["camera_speed"], 1e-3)
+    found |= {"steadiness": kept_way if kept_way >= _CONSTANT else arrives}
     found |= {"active_share": float((dynamism >= clips.active_dynamism).mean())}
     return {name: float(value) for name, value in found.items() if value == value}  # NaN was not measured
+
+
+def constancy(ways_4M: NDArray[np.float32]) -> float:
+    """Length of the camera's mean way, as a share of the mean length of its ways; 0 where none was measured.
+
+    1 for a pan or a zoom of any speed; about 1 / sqrt(M) for a shaking camera.
+    """
+    known_4K = ways_4M[:, ~np.isnan(ways_4M).any(axis=0)].astype(np.float64)
+    if not known_4K.shape[1]:
+        return 0.0
+    return float(np.linalg.norm(known_4K.mean(axis=1)) / max(np.linalg.norm(known_4K, axis=0).mean(), 1e-3))
 
 
 _MEDIANS = {

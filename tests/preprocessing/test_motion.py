@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from preprocessing.camera import WAY
 from preprocessing.config import MotionConfig
 from preprocessing.letterbox import BarFinder
 from preprocessing.motion import MotionMeter
+from preprocessing.scores import constancy
 
 HEIGHT, WIDTH = 144, 256
 DIAGONAL = float(np.hypot(HEIGHT, WIDTH))
@@ -86,6 +88,14 @@ def test_a_shaking_camera_runs_and_arrives_nowhere() -> None:
     assert np.median(series["camera_short"]) > 3
     assert np.nanmedian(series["camera_far"]) < 0.15 * np.median(series["camera_short"])
     assert np.median(series["own"]) < 0.6
+
+
+def test_a_pan_keeps_its_way_though_the_longer_gaps_lose_it_and_a_shake_does_not() -> None:
+    ways = {name: series_of(pan(60.0, 24.0, seconds=2.0), 24.0)[name] for name in WAY}
+    assert np.median(ways["way_right"]) == pytest.approx(60.0, rel=0.1)
+    assert constancy(np.stack(list(ways.values()))) > 0.95
+    shaken = series_of([view(40 + x, 30 + y) for x, y in RNG.normal(0, 3, (72, 2))], 24.0)
+    assert constancy(np.stack([shaken[name] for name in WAY])) < 0.7
 
 
 def test_a_pan_beside_a_moving_thing_tells_both_apart() -> None:
