@@ -135,6 +135,9 @@ class Probe:
         height_px: Displayed height.
         rotation_deg: Clockwise rotation to apply: 0, 90, 180 or 270.
         duration_s: Declared duration, None if the container does not say.
+        transfer: Transfer function of the colours as FFmpeg names it, empty if the container does not say. HDR (`smpte2084`,
+            `arib-std-b67`) is read as it is, without tone mapping: such a picture looks flat.
+        primaries: Primary colours as FFmpeg names them, empty if the container does not say.
     """
 
     codec: str
@@ -146,6 +149,8 @@ class Probe:
     fps: float | None
     num_frames_declared: int | None
     duration_s: float | None
+    transfer: str = ""
+    primaries: str = ""
 
     def __post_init__(self) -> None:
         """Refuse sizes and rotations that no picture has."""

@@ -1,5 +1,6 @@
 """What a container says about its video, before frames are decoded. The one place that chooses the stream and tells bad files apart."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ _FORMATS = (
     "yuv4mpegpipe,h264,hevc,vvc,av1,obu,vc1,mp3,wav,flac,aac"
 )
 """Containers that are opened. Playlists are not among them: they make FFmpeg open other files and addresses."""
+
+
+_TRANSFERS = {
+    1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4",
+    13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 18: "arib-std-b67",
+}  # fmt: skip
+_PRIMARIES = {
+    1: "bt709",
+    4: "bt470m",
+    5: "bt470bg",
+    6: "smpte170m",
+    7: "smpte240m",
+    9: "bt2020",
+    11: "smpte431",
+    12: "smpte432",
+}
+_UNSPECIFIED = (0, 2)
+"""Codes of ITU-T H.273, and FFmpeg's names for them."""
 
 
 class UnreadableVideo(Exception):
@@ -58,6 +77,8 @@ def probe(path: str) -> Probe:
             fps=_fps(container, stream),
             num_frames_declared=stream.frames or None,
             duration_s=_duration_s(container, stream),
+            transfer=_name(stream.codec_context.color_trc, _TRANSFERS),
+            primaries=_name(stream.codec_context.color_primaries, _PRIMARIES),
         )
 
 
@@ -102,6 +123,10 @@ def first_video_stream(container: Any) -> Any:  # noqa: ANN401
         raise UnreadableVideo(Reason.UNDECODABLE, "the video stream states no picture size")
     stream.thread_type = "NONE"  # one thread: frames and errors come in the same order on any machine
     return stream
+
+
+def _name(code: int, names: Mapping[int, str]) -> str:
+    return "" if code in _UNSPECIFIED else names.get(code, str(code))
 
 
 def _rotation_deg(container: Any, stream: Any) -> int:  # noqa: ANN401
