@@ -13,15 +13,13 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
 from pipeline.config import Recipe
+from pipeline.jobs.local_ray import start_local_ray
 from preprocessing.isolation import IsolatedWorker
 
 logger = logging.getLogger(__name__)
 
 MAX_LOSSES = 20
 """How often one task may lose its Ray worker or node before the run gives up; a lost worker blames no input."""
-
-OBJECT_STORE_BYTES = 400 * 1024**2
-"""Only small tables travel through the object store, so that a small /dev/shm is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +54,13 @@ def ray_cluster(address: str | None, *, num_cpus: int | None = None) -> Iterator
     if ray.is_initialized():
         yield
         return
-    target = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "num_cpus": num_cpus}
     show_logs = bool(os.environ.get("LONGTAKE_DEBUG"))  # what matters comes back as rows, metrics and exceptions
-    ray.init(
-        address=target, log_to_driver=show_logs, logging_level=logging.ERROR, **(local if target == "local" else {})
-    )
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    if target == "local":
+        start_local_ray(num_cpus=num_cpus, show_logs=show_logs)
+    else:
+        ray.init(address=target, log_to_driver=show_logs, logging_level=logging.ERROR)
     try:
         yield
     finally:
