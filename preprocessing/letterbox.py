@@ -48,6 +48,10 @@ class BarFinder:
     def area(self) -> tuple[slice, slice]:
         """Rows and columns between the bars that stood in all pictures so far, in analysed pixels."""
         assert self._lit_HW is not None, "no picture was added"
+        outermost = (edge_LW[:_MIN_LINES] / self._num_seen for edge_LW in _from_edges(self._lit_HW))
+        if not any(_black(edge_LW).all() for edge_LW in outermost):  # as nearly always, and a tenth of the time
+            height_px, width_px = self._lit_HW.shape
+            return slice(0, height_px), slice(0, width_px)
         return picture_inside(self._lit_HW / self._num_seen)
 
 
@@ -63,9 +67,19 @@ def picture_inside(lit_HW: NDArray[np.float64]) -> tuple[slice, slice]:
     return rows, columns
 
 
+def _from_edges(picture_HW: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
+    """Its lines from top, bottom, left and right inwards."""
+    return picture_HW, picture_HW[::-1], picture_HW.T, picture_HW.T[::-1]
+
+
+def _black(lit_LW: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which lines stay black."""
+    return (lit_LW > _RARELY).mean(axis=1) <= _RARELY
+
+
 def _between(lit_LW: NDArray[np.float64], across: slice) -> slice:
     num_lines = len(lit_LW)
-    black_L = (lit_LW > _RARELY).mean(axis=1) <= _RARELY
+    black_L = _black(lit_LW)
     lit_L = (lit_LW[:, across] > _SOMETIMES).mean(axis=1) >= _STRAIGHT
     first, last = _bar(black_L, lit_L), _bar(black_L[::-1], lit_L[::-1])
     if num_lines - first - last < _MIN_SHARE * num_lines:
