@@ -1,0 +1,26 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+PROGRAM = """
+import json, psutil, ray
+from pipeline.jobs.cluster import ray_cluster
+
+with ray_cluster("local", num_cpus=1):
+    answer = ray.get(ray.remote(lambda: 6 * 7).remote())
+    lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+print(json.dumps([answer, lines, [process.pid for process in psutil.Process().children(recursive=True)]]))
+"""
+
+
+def test_a_local_ray_runs_tasks_without_what_nobody_looks_at_and_leaves_nothing() -> None:
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    answer, lines, left = json.loads(ran.stdout.splitlines()[-1])
+    assert answer == 42
+    assert any("gcs_server" in line for line in lines)
+    assert not [line for line in lines if any(name in line for name in ("dashboard.py", "monitor.py", "log_monitor"))]
+    assert not left
