@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -36,10 +37,11 @@ def write_film(path: Path, num_frames: int, *, cut_at: int | None = None, first:
     """A pan over a texture, another one from `cut_at` on; `first` starts in the middle of the pan."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
-    textures = [np.kron(rng.integers(0, 255, (16, 150)), np.ones((8, 8))).astype(np.uint8) for _ in range(2)]
+    noise = rng.integers(20, 235, (2, 8, 60)).astype(np.uint8)
+    textures = [cv2.resize(seeds, (1200, 96), interpolation=cv2.INTER_CUBIC) for seeds in noise]
     with Mp4Writer(path, fps=24, width_px=128, height_px=96) as writer:
         for k in range(first, first + num_frames):
-            gray_HW = textures[int(cut_at is not None and k >= cut_at)][:96, 2 * k : 2 * k + 128]
+            gray_HW = textures[int(cut_at is not None and k >= cut_at)][:, 2 * k : 2 * k + 128]
             writer.write(gray_HW[:, :, None].repeat(3, 2))
 
 
