@@ -18,7 +18,7 @@ from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Tr
 from preprocessing.scores import SCORE_DECIMALS, Measurements, scores_of
 from preprocessing.video_io.timeline import frame_step_s, grid_frames
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,10 @@ def _longest(start: int, shot_end: int, timestamps_s: NDArray[np.float64], clips
     """End frame and segments of the longest clip from a frame on that ends by the end of the shot; 0 segments if none."""
     grid = grid_frames(timestamps_s, start, clips.fps, clip_num_frames(clips.max_segments) + 1)
     ends = grid[1 + FRAMES_PER_SEGMENT :: FRAMES_PER_SEGMENT]  # frame 36 n + 1 for n = 1, 2, ...
-    num_segments = int(np.sum((ends <= shot_end) & (ends > start)))
+    lasts = grid[FRAMES_PER_SEGMENT::FRAMES_PER_SEGMENT][
+        : len(ends)
+    ]  # frames 36 n: at half the rate, the same as the ends
+    num_segments = int(np.sum((ends <= shot_end) & (lasts < shot_end) & (ends > start)))
     return (int(ends[num_segments - 1]), num_segments) if num_segments >= clips.min_segments else (start, 0)
 
 

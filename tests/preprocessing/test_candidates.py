@@ -222,3 +222,12 @@ def test_a_short_flash_of_black_divides_nothing() -> None:
         clips=ClipsConfig(),
     )
     assert row.scores["black_share"] == pytest.approx(8 / 217, abs=1e-3)
+
+
+@pytest.mark.parametrize("fps", [12, 15, 23.976, 60])
+def test_no_clip_shows_a_frame_of_the_next_shot(fps: float) -> None:
+    timestamps_s = np.arange(300) / fps
+    for frame in range(15, 200):
+        for clip in found(timestamps_s, [cut(frame)], ClipsConfig()):
+            shown = grid_frames(timestamps_s, clip.start_frame, clip.fps, 1 + FRAMES_PER_SEGMENT * clip.num_segments)
+            assert clip.num_segments == 0 or clip.start_frame >= frame or shown[-1] < frame
