@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,15 @@ from pipeline.config import Recipe, build_recipe, load_recipe, report_settings
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again the sources and clips that failed.")]
+Sheet = Annotated[
+    Path | None,
+    typer.Option(
+        "--sheet",
+        metavar="FILE.html",
+        dir_okay=False,
+        help="With --dry-run: write a page with stored pictures of the clips that change sides. The dataset stays as it is.",
+    ),
+]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder, or an s3:// or gs:// URI.")]
 
 
@@ -130,6 +140,7 @@ def plan(
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
     dry_run: options.DryRun = False,
+    sheet: Sheet = None,
     as_json: options.Json = False,
 ) -> None:
     """Cut shots into clips, decide about each, and plan the shards; with --dry-run, say what other settings would keep."""
@@ -138,11 +149,17 @@ def plan(
 
     settings = dataset_recipe(dataset, recipe, overrides)
     if dry_run:
-        preview = job.preview_plan(dataset, settings)
-        emit(preview.as_dict(), as_json=as_json, lines=preview.lines())
+        preview = job.preview_plan(dataset, settings, overrides=overrides or (), sheet=sheet)
+        emit(preview.as_dict(), as_json=as_json, lines=[*preview.lines(), _about_sheet(sheet)])
         return
+    if sheet is not None:
+        raise ValueError("--sheet shows what other settings would change: add --dry-run")
     result = job.plan_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
+
+
+def _about_sheet(sheet: Path | None) -> str:
+    return f"pictures: {sheet}" if sheet else "pictures of the clips that change sides: --sheet FILE.html"
 
 
 def encode(

@@ -3,12 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
 
 from pipeline.config import Recipe
 from pipeline.jobs.driver import PreprocessResult, cut_and_decide, open_driver
 from pipeline.tracking import Tracking
+from preprocessing import rows
 from preprocessing.dataset import Dataset
-from preprocessing.samples import PlannedShard, Source, Verdict
+from preprocessing.report.changes import write_changes
+from preprocessing.samples import ClipCandidate, Decision, PlannedShard, Source, Split, Verdict
 from preprocessing.sources import find_sources
 
 
@@ -128,8 +133,16 @@ class PlanPreview:
         ]
 
 
-def preview_plan(dataset_uri: str, recipe: Recipe) -> PlanPreview:
-    """What a recipe would keep of what was scanned; decodes and stores nothing.
+def preview_plan(
+    dataset_uri: str, recipe: Recipe, *, overrides: Sequence[str] = (), sheet: Path | None = None
+) -> PlanPreview:
+    """What a recipe would keep of what was scanned; decodes nothing, and leaves the dataset as it is.
+
+    Args:
+        dataset_uri: Of the dataset.
+        recipe: What to decide by.
+        overrides: How the recipe was said to differ, for the page.
+        sheet: File for a page of the clips that change sides; None writes none.
 
     Raises:
         ValueError: If there is no dataset.
@@ -140,6 +153,8 @@ def preview_plan(dataset_uri: str, recipe: Recipe) -> PlanPreview:
     reasons = Counter(str(decision.reasons[0]) for _, decision in found if decision.reasons)
     before = {row["clip_id"] for row in dataset.ledger.clips().to_pylist() if row["decision"] == Verdict.KEEP}
     after = {candidate.clip_id for candidate in kept}
+    if sheet is not None:
+        write_changes(dataset, _clips_table(found), sheet, overrides=overrides)
     return PlanPreview(
         kept=len(kept),
         kept_hours=round(sum(candidate.end_s - candidate.start_s for candidate in kept) / 3600, 6),
@@ -148,6 +163,11 @@ def preview_plan(dataset_uri: str, recipe: Recipe) -> PlanPreview:
         now_kept=tuple(sorted(after - before)),
         now_dropped=tuple(sorted(before - after)),
     )
+
+
+def _clips_table(found: Sequence[tuple[ClipCandidate, Decision]]) -> pa.Table:
+    decided = [rows.clip_row(candidate, decision, Split.TRAIN) for candidate, decision in found]
+    return pa.Table.from_pylist(decided, schema=rows.CLIPS)
 
 
 def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:

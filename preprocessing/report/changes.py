@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,12 @@ def _without(clips: pa.Table, others: pa.Table) -> pa.Table:
     return clips.filter(pc.invert(known))
 
 
+def write_changes(dataset: Dataset, decided: pa.Table, path: Path, *, overrides: Sequence[str]) -> None:
+    """Write the page of what would change if clips were decided otherwise (schema `rows.CLIPS`)."""
+    page = render_changes(dataset, changes(dataset.ledger.clips(), decided), overrides=overrides)
+    path.write_text(page, encoding="utf-8")
+
+
 def render_changes(dataset: Dataset, changed: Changes, *, overrides: Sequence[str]) -> str:
     """The page.
 
@@ -63,9 +70,11 @@ def render_changes(dataset: Dataset, changed: Changes, *, overrides: Sequence[st
 def _body(dataset: Dataset, changed: Changes, overrides: Sequence[str]) -> Iterator[str]:
     said = " ".join(f"<code>{escape(one)}</code>" for one in overrides) or "the recipe as it stands"
     yield f"<h1>What other settings would change</h1><p>With {said}. Nothing was decoded, and nothing is stored.</p>"
-    yield from _side("would be kept", changed.now_kept, _shown(dataset, changed.now_kept))
+    yield from _side("Would be kept, and is not now", changed.now_kept, _shown(dataset, changed.now_kept))
     dropped = _shown(dataset, changed.now_dropped)
-    yield from _side("would be dropped", changed.now_dropped, _with_new_reasons(dropped, changed.decided))
+    yield from _side(
+        "Would be dropped, and is kept now", changed.now_dropped, _with_new_reasons(dropped, changed.decided)
+    )
 
 
 def _shown(dataset: Dataset, clips: pa.Table) -> list[ClipCard]:
@@ -73,7 +82,7 @@ def _shown(dataset: Dataset, clips: pa.Table) -> list[ClipCard]:
 
 
 def _side(words: str, clips: pa.Table, shown: Sequence[ClipCard]) -> Iterator[str]:
-    yield f"<h2>{counted(clips.num_rows, 'clip')} {words}, {hours(float(clip_seconds(clips).sum()) / 3600)}</h2>"
+    yield f"<h2>{words}: {counted(clips.num_rows, 'clip')}, {hours(float(clip_seconds(clips).sum()) / 3600)}</h2>"
     if len(shown) < clips.num_rows:
         yield f'<p class="quiet">{len(shown)} of them:</p>'
     yield sheet(shown)

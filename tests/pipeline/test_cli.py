@@ -26,6 +26,7 @@ def longtake(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("preprocess", "nowhere", "--dataset", "{tmp}/d"), "nowhere"),
         (("inspect", "{tmp}/none", "clips"), "there is no dataset"),
         (("plan", "--dataset", "{tmp}/none"), "there is no dataset"),
+        (("plan", "--dataset", "{tmp}/none", "--sheet", "{tmp}/s.html"), "add --dry-run"),
         (("verify", "{tmp}/none"), "there is no dataset"),
         (("train", "--dataset", "{tmp}/none", "--run", "{tmp}/r", "--stage", "teacher"), "there is no dataset"),
         (("export", "--run", "{tmp}/r", "--out", "{tmp}/m"), "no finished stage"),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import build_recipe
+from pipeline.jobs.preprocess import preview_plan
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
@@ -22,13 +24,15 @@ SETTINGS = ("--set", "encode.sizes_px=[[64, 64]]", "--set", "cluster.wave_source
 KILLS = 5
 
 
-def start(videos: Path, dataset: Path) -> "subprocess.Popen[bytes]":
+def start(videos: Path, dataset: Path, *options: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "preprocess", str(videos)]
-    return subprocess.Popen([*command, "--dataset", str(dataset), *SETTINGS, "--json"], stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [*command, "--dataset", str(dataset), *SETTINGS, *options, "--json"], stdout=subprocess.PIPE
+    )
 
 
-def run(videos: Path, dataset: Path) -> dict:
-    process = start(videos, dataset)
+def run(videos: Path, dataset: Path, *options: str) -> dict:
+    process = start(videos, dataset, *options)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     return json.loads(said)
@@ -84,6 +88,29 @@ def test_a_second_run_decodes_nothing_and_changes_no_byte(videos: Path, undistur
     assert again["dataset"] == first["dataset"]
     lease = dataset / ".lease"
     assert {p: v for p, v in after.items() if p != lease} == {p: v for p, v in before.items() if p != lease}
+
+
+def test_a_dry_run_draws_what_changes_sides_and_leaves_the_dataset_alone(
+    undisturbed: tuple[Path, dict, float], tmp_path: Path
+) -> None:
+    dataset, said, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    stored, changed = Dataset.open(str(dataset)).record().recipe, ["decide.min_dynamism=1000"]
+    sheet = tmp_path / "changes.html"
+    preview = preview_plan(str(dataset), build_recipe(stored, changed), overrides=changed, sheet=sheet)
+    assert len(preview.now_dropped) == said["dataset"]["kept"]
+    assert "data:image/jpeg" in sheet.read_text()
+    assert changed[0] in sheet.read_text()
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before
+
+
+def test_a_pilot_ends_with_what_the_whole_would_take(videos: Path, tmp_path: Path) -> None:
+    found = run(videos, tmp_path / "d", "--limit", "3", "--set", "report.cost_per_cpu_hour=1.0")["pilot"]
+    assert (found["num_done"], found["num_all"]) == (3, 7)
+    for figure in ("video_hours", "scan_cpu_hours", "encode_cpu_hours", "wall_hours", "shards_gb", "cost"):
+        assert 0 <= found[figure]["low"] <= found[figure]["value"] <= found[figure]["high"]
+        assert found[figure]["value"] > 0
+    assert "report.cost_per_gb_month" in found["storage_cost_per_month"]["skipped"]
 
 
 def test_tar_and_plain_webdataset_read_every_shard(undisturbed: tuple[Path, dict, float]) -> None:

@@ -100,8 +100,8 @@ def test_the_page_of_changes_shows_who_changes_sides_and_why(dataset: Dataset, t
     assert changed.now_kept.num_rows == changed.now_dropped.num_rows == 1
     text = render_changes(dataset, changed, overrides=["decide.min_dynamism=<b>"])
     page = Page(text)
-    assert "1 clip would be kept" in text
-    assert "1 clip would be dropped" in text
+    assert "not now: 1 clip" in text
+    assert "kept now: 1 clip" in text
     assert "shaky" in text
     assert "&lt;b&gt;" in text
     assert page.tags.count("figure") == 2
@@ -112,5 +112,5 @@ def test_a_clip_that_is_cut_otherwise_says_so(dataset: Dataset) -> None:  # noqa
     text = render_changes(
         dataset, changes(dataset.ledger.clips(), rows.CLIPS.empty_table()), overrides=["clips.fps=12"]
     )
-    assert "3 clips would be dropped" in text
+    assert "kept now: 3 clips" in text
     assert "cut otherwise" in text
