@@ -1,7 +1,9 @@
-"""Dissolves, from small pictures: the middle is a sum of what was some frames before and what is as many frames after.
+"""Dissolves: between two frames of different shots lies a sum of both, and nothing that moves or cuts.
 
-The two sides must have little in common, and nearly all of the picture must differ: lettering that appears over a shot is no
-transition. Motion does not look like that: in between it shows other pictures, not sums.
+Two ways to be sure. In quiet shots the sum explains nearly all of the middle. Where things move while they are mixed it explains
+less; but the middle is as flat as a mix, and flow fails to lead from one side to the other, though it hardly fails between near
+frames and the camera does not go far.
+Motion does not look like that: in between it shows other pictures, not sums, and what it changes it changes frame by frame.
 """
 
 from collections import deque
@@ -12,37 +14,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.flow import LowResolutionFlow
+from preprocessing.lettering import is_lettering
 from preprocessing.likeness import HEIGHT_PX, WIDTH_PX, SmallPicture, likeness
+from preprocessing.mixtures import Mixture, mixture
+from preprocessing.residue import MotionResidue, Residue
 
 _HALF_LENGTHS = (4, 6, 8, 12, 16, 24, 32)
 """Frames from the middle to either side: dissolves of up to 64 frames are seen whole."""
-_MAX_LIKENESS = 0.58
-"""Likeness of the sides; more is one shot."""
-_MIN_EXPLAINED = {4: 0.84, 6: 0.84, 8: 0.84, 12: 0.84, 16: 0.9, 24: 0.9, 32: 0.9}
-"""Share of the middle's variance that the sum of the sides explains; less is motion, which has more chances over a longer time."""
-_MIN_CHANGED = 0.7
-"""Share of pixels that differ between the sides."""
-_CHANGED_BY = 12.0
-"""Difference of a pixel that counts, of 255."""
+_STEPS = 4
+"""Middles are looked at so many times in half a length."""
 _MIN_CONTRAST = 6.0
 """Standard deviation of a side, of 255; less is a fade."""
+_CHANGED_BY = 12.0
+"""Difference of a pixel that counts, of 255."""
+_MIN_CHANGED = 0.7
+"""Share of pixels that differ between the sides."""
 _MIN_SHARE = 0.25
-"""Of either side in the middle."""
-_MAX_SUM = 1.06
-"""Of both shares, which is 1 in a dissolve. A pan over waves is a sum as well, sin(x) = (sin(x - d) + sin(x + d)) / 2 cos d: 1 / cos d."""
-_EXACT_EXCESS = 0.02
-"""Over 1, of a sum that explains all: a mix of still pictures stays under 0.01."""
-_EXCESS_A_RESIDUE = 0.2
-"""More for each unit of the residue's relative size: what the sides do not explain also blurs their shares."""
+"""Of the middle's way from side to side, from either end."""
 _LINE = (0.15, 0.85)
 """Shares of the later side between which a straight line is laid."""
+
+_QUIET_LIKENESS = 0.58
+"""Of the sides of a quiet dissolve; more is one shot."""
+_QUIET_EXPLAINED = {4: 0.84, 6: 0.84, 8: 0.84, 12: 0.84, 16: 0.9, 24: 0.9, 32: 0.9}
+"""Share of the middle's variance that the sum explains; less is motion, which has more chances over a longer time."""
 _MOTION = 0.94
 """Likeness of the moved sides with the middle: motion reaches 0.95, dissolves stay under 0.92."""
+
+_LIVELY_LIKENESS = 0.45
+"""Of the sides of a lively dissolve: unrelated pictures reach 0.3."""
+_LIVELY_EXPLAINED = 0.14
+"""Two seconds of moving footage leave 0.15 of a mix."""
+_LIVELY_GAIN = 0.03
+"""What the second side adds to the explanation by the first."""
+_LIVELY_PART = 0.12
+"""Least share of either side."""
+_LIVELY_VARIANCE = (0.6, 1.25)
+"""Variance of the middle in units of that of a mix, which does not mind motion: mixes 0.7 to 1.2, motion from 1.4 on."""
+_LIVELY_FAILED = 0.65
+"""Share of blocks for which flow does not lead from side to side."""
+_LIVELY_RESIDUE = 0.45
+"""What flow leaves between the sides, in units of contrast; unrelated pictures leave 0.6 to 0.9."""
+_LINK_RESIDUE = 0.55
+"""What flow leaves between near frames, in units of what it leaves between the sides; a cut in between leaves 1."""
+_MAX_WAY = 0.3
+"""Way of the camera from side to side, in picture widths; beyond it a pan shows other things anyway."""
+
 _GRID_2HW = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX].astype(np.float32)[::-1]
 """x and y of each pixel."""
 _MIN_MIDDLES = 3
 """A single mixed frame is how some converters draw a cut."""
-_GAP_FRAMES = 4
+_GAP_FRAMES = 8
 """Middles this close belong to one dissolve."""
 
 
@@ -66,22 +88,26 @@ class _Sighting:
 
 
 class DissolveDetector:
-    """Takes every small picture in order and holds the last 65."""
+    """Takes every frame in order, as a small picture and as a gray one, and holds the last 65."""
 
-    def __init__(self) -> None:
+    def __init__(self, residue: MotionResidue) -> None:
         """Start before the first frame."""
         self._recent: deque[SmallPicture] = deque(maxlen=2 * _HALF_LENGTHS[-1] + 1)
+        self._grays: deque[NDArray[np.uint8]] = deque(maxlen=2 * _HALF_LENGTHS[-1] + 1)
         self._flow = LowResolutionFlow()
+        self._residue = residue
+        self._links: dict[tuple[int, int], Residue] = {}
         self._num_frames = 0
         self._sightings: list[_Sighting] = []
 
-    def add(self, picture: SmallPicture) -> None:
+    def add(self, picture: SmallPicture, gray_HW: NDArray[np.uint8]) -> None:
         """The next frame."""
         self._recent.append(picture)
+        self._grays.append(gray_HW)
         self._num_frames += 1
         for half in _HALF_LENGTHS:
-            if self._num_frames > 2 * half and self._looks_mixed(half):
-                self._sight(half)
+            if self._num_frames > 2 * half and self._num_frames % max(1, half // _STEPS) == 0:
+                self._look(half)
 
     def result(self) -> tuple[Dissolve, ...]:
         """The dissolves, in order, not overlapping."""
@@ -94,17 +120,36 @@ class DissolveDetector:
                 found.append(best)
         return tuple(found)
 
-    def _looks_mixed(self, half: int) -> bool:
+    def _look(self, half: int) -> None:
         before, middle, after = self._recent[-1 - 2 * half], self._recent[-1 - half], self._recent[-1]
-        if min(before.contrast, after.contrast) < _MIN_CONTRAST or likeness(before, after) > _MAX_LIKENESS:
+        if min(before.contrast, after.contrast) < _MIN_CONTRAST:
+            return
+        alike = likeness(before, after)
+        if alike > _QUIET_LIKENESS:
+            return
+        mix = mixture(before, middle, after)
+        if not mix.is_plain or not _MIN_SHARE <= mix.progress <= 1 - _MIN_SHARE:
+            return
+        if not _changes(before, after) or is_lettering(self._grays[-1 - 2 * half], self._grays[-1]):
+            return
+        if self._is_quiet(half, mix) or self._is_lively(half, mix, alike):
+            self._sight(half, mix, alike)
+
+    def _is_quiet(self, half: int, mix: Mixture) -> bool:
+        """Whether the sum explains the middle, and motion does not."""
+        if mix.explained < _QUIET_EXPLAINED[half] or min(mix.before, mix.after) < _MIN_SHARE:
             return False
-        shares, explained = _as_sum(before, after, middle)
-        if explained < _MIN_EXPLAINED[half] or shares.sum() > _max_sum(explained):
+        return not self._moves(self._recent[-1 - 2 * half], self._recent[-1 - half], self._recent[-1])
+
+    def _is_lively(self, half: int, mix: Mixture, alike: float) -> bool:
+        """Whether both sides are seen in the middle, which is as flat as a mix of them, and only a mix leads from side to side."""
+        if alike > _LIVELY_LIKENESS or min(mix.before, mix.after) < _LIVELY_PART:
             return False
-        if shares.min() < _MIN_SHARE or shares.max() > 1 - _MIN_SHARE:
+        if mix.explained < _LIVELY_EXPLAINED or mix.explained - mix.alone < _LIVELY_GAIN:
             return False
-        differs_HW = np.abs(before.rgb_HW3 - after.rgb_HW3).max(axis=2) > _CHANGED_BY
-        return bool(differs_HW.mean() >= _MIN_CHANGED) and not self._moves(before, middle, after)
+        before, middle, after = self._recent[-1 - 2 * half], self._recent[-1 - half], self._recent[-1]
+        low, high = _LIVELY_VARIANCE
+        return low <= middle.contrast**2 / _mixed_variance(before, after, mix, alike) <= high and self._links_hold(half)
 
     def _moves(self, before: SmallPicture, middle: SmallPicture, after: SmallPicture) -> bool:
         """Whether both sides, moved along the optical flow, become the middle."""
@@ -123,22 +168,55 @@ class DissolveDetector:
         lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
         return float((first * second).sum()) / lengths if lengths else 0.0
 
-    def _sight(self, half: int) -> None:
+    def _links_hold(self, half: int) -> bool:
+        """Whether flow fails from side to side, yet leads from each near frame to the next without a long way."""
+        last = self._num_frames - 1
+        ends = [self._link(last - 2 * half, last), self._link(last, last - 2 * half)]
+        if any(end.failed < _LIVELY_FAILED or end.mean < _LIVELY_RESIDUE * end.contrast for end in ends):
+            return False
+        limit = _LINK_RESIDUE * min(end.mean for end in ends)
+        step, way = max(1, half // _STEPS), np.zeros(2)
+        for frame in range(last - 2 * half, last, step):
+            link = self._link(frame, min(frame + step, last))
+            way += link.shift
+            if link.mean > limit or float(np.abs(way).max()) > _MAX_WAY:
+                return False
+        return True
+
+    def _link(self, first: int, second: int) -> Residue:
+        if (first, second) not in self._links:
+            if len(self._links) > 4 * _HALF_LENGTHS[-1]:
+                self._links.clear()
+            grays = (self._grays[frame - self._num_frames] for frame in (first, second))
+            self._links[first, second] = self._residue(*grays)
+        return self._links[first, second]
+
+    def _sight(self, half: int, mix: Mixture, alike: float) -> None:
         """Note a dissolve around the middle, its ends where a straight line through the shares reaches 0 and 1."""
-        before, middle, after = self._recent[-1 - 2 * half], self._recent[-1 - half], self._recent[-1]
+        before, after = self._recent[-1 - 2 * half], self._recent[-1]
         newest = self._num_frames - 1
         frames = np.arange(newest - 2 * half, newest + 1)
-        shares = np.array([_share_of_after(before, after, self._recent[frame - self._num_frames]) for frame in frames])
+        shares = np.array([mixture(before, self._recent[f - self._num_frames], after).progress for f in frames])
         rising = (shares > _LINE[0]) & (shares < _LINE[1])
         slope, offset = np.polyfit(frames[rising], shares[rising], 1) if rising.sum() > 1 else (0.0, 0.0)
         if slope <= 0:
             return
         start, end = int(np.floor(-offset / slope)) + 1, int(np.ceil((1 - offset) / slope))
         start = max(0, start, newest - 4 * half)
-        _, explained = _as_sum(before, after, middle)
-        score = round((1 - max(0.0, likeness(before, after))) * explained, 4)
+        score = round((1 - max(0.0, alike)) * mix.explained, 4)
         found = Dissolve(start_frame=start, end_frame=max(end, start + 1), score=score)
         self._sightings.append(_Sighting(middle=newest - half, dissolve=found))
+
+
+def _changes(before: SmallPicture, after: SmallPicture) -> bool:
+    differs_HW = np.abs(before.rgb_HW3 - after.rgb_HW3).max(axis=2) > _CHANGED_BY
+    return bool(differs_HW.mean() >= _MIN_CHANGED)
+
+
+def _mixed_variance(before: SmallPicture, after: SmallPicture, mix: Mixture, alike: float) -> float:
+    """Of a mix that has come as far, wherever things have moved to in both."""
+    first, second = (1 - mix.progress) * before.contrast, mix.progress * after.contrast
+    return first * first + second * second + 2 * first * second * alike
 
 
 def _groups(sightings: list[_Sighting]) -> list[list[_Sighting]]:
@@ -149,24 +227,3 @@ def _groups(sightings: list[_Sighting]) -> list[list[_Sighting]]:
         else:
             groups.append([sighting])
     return groups
-
-
-def _as_sum(before: SmallPicture, after: SmallPicture, middle: SmallPicture) -> tuple[NDArray[np.float64], float]:
-    """Shares of both sides in the middle by least squares, (2,), and the part of its variance that they explain."""
-    sides_2P = np.stack([before.centred_P, after.centred_P]).astype(np.float64)
-    gram_22, seen_2 = sides_2P @ sides_2P.T, sides_2P @ middle.centred_P
-    shares_2 = np.asarray(np.linalg.lstsq(gram_22, seen_2, rcond=None)[0], np.float64)
-    total = middle.contrast**2 * middle.centred_P.size
-    return shares_2, float(shares_2 @ seen_2) / total if total else 0.0
-
-
-def _max_sum(explained: float) -> float:
-    """Of the shares in a dissolve: the better the sides explain the middle, the closer to 1."""
-    residue = max(0.0, 1 - explained) ** 0.5
-    return min(_MAX_SUM, 1 + _EXACT_EXCESS + _EXCESS_A_RESIDUE * residue)
-
-
-def _share_of_after(before: SmallPicture, after: SmallPicture, picture: SmallPicture) -> float:
-    """How far from before to after a picture is: 0 to 1."""
-    shares, _ = _as_sum(before, after, picture)
-    return float(shares[1] / shares.sum()) if shares.sum() > 0 else 0.0

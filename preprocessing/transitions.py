@@ -1,7 +1,7 @@
 """Where one shot becomes the next. Home of PySceneDetect.
 
-Its detector proposes cuts, a comparison of pictures refuses flashes, and dissolves and fades, which it does not see, come from
-`dissolves` and `fades`.
+Its detector proposes cuts, generously; `cuts` certifies them by what motion and exposure leave unexplained; dissolves and fades,
+which it does not see, come from `dissolves` and `fades`.
 
 Frames are counted by us: a cut is the index of the first frame of the new shot.
 """
@@ -15,12 +15,15 @@ from scenedetect.common import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from preprocessing.config import TransitionsConfig
+from preprocessing.cuts import REACH_FRAMES, cut_score
+from preprocessing.dips import DipDetector
 from preprocessing.dissolves import DissolveDetector
 from preprocessing.fades import Fade, find_fades
-from preprocessing.likeness import SmallPicture, likeness, small_picture
+from preprocessing.likeness import small_picture
+from preprocessing.residue import GRAY_PX, MotionResidue, small_gray
 from preprocessing.samples import Transition, TransitionKind
 
-VERSION = 2
+VERSION = 3
 
 _ANY_RATE = 25.0
 """PySceneDetect wants time codes; ours count frames, and every setting of its detector is in frames."""
@@ -38,13 +41,13 @@ class TransitionDetector:
             adaptive_threshold=settings.adaptive_threshold,
             min_content_val=settings.min_content_val,
             window_width=settings.window_width,
-            min_scene_len=settings.min_shot_frames,
+            min_scene_len=1,
         )
-        self._dissolves = DissolveDetector()
+        self._residue = MotionResidue()
+        self._dissolves = DissolveDetector(self._residue)
+        self._dips = DipDetector()
         self._num_frames = 0
-        self._pictures: deque[tuple[int, SmallPicture]] = deque(
-            maxlen=2 * settings.max_flash_frames + settings.window_width + 3
-        )
+        self._grays: deque[NDArray[np.uint8]] = deque(maxlen=2 * REACH_FRAMES + settings.window_width + 2)
         self._proposed: list[int] = []
         self._cuts: list[Transition] = []
         self._contrast: list[float] = []
@@ -52,16 +55,18 @@ class TransitionDetector:
 
     def add(self, rgb_HWC: NDArray[np.uint8]) -> None:
         """The next frame, at analysis size."""
+        half_HWC = _half(rgb_HWC)
         timecode = FrameTimecode(self._num_frames, _ANY_RATE)
-        cuts = self._proposer.process_frame(timecode, cv2.cvtColor(rgb_HWC, cv2.COLOR_RGB2BGR))
+        cuts = self._proposer.process_frame(timecode, cv2.cvtColor(half_HWC, cv2.COLOR_RGB2BGR))
         self._proposed += [cut.frame_num for cut in cuts]
-        picture = small_picture(rgb_HWC)
-        self._pictures.append((self._num_frames, picture))
-        self._dissolves.add(picture)
+        self._grays.append(small_gray(half_HWC))
+        picture = small_picture(half_HWC)
+        self._dissolves.add(picture, self._grays[-1])
+        self._dips.add(picture)
         self._luma.append(float(picture.rgb_HW3.mean()))
         self._contrast.append(picture.contrast)
         self._num_frames += 1
-        while self._proposed and self._proposed[0] + self._settings.max_flash_frames < self._num_frames:
+        while self._proposed and self._proposed[0] + REACH_FRAMES < self._num_frames:
             self._certify(self._proposed.pop(0))
 
     def result(self) -> tuple[Transition, ...]:
@@ -72,6 +77,8 @@ class TransitionDetector:
         gradual = [
             _gradual(fade.start_frame, fade.end_frame, _FADE_SCORE) for fade in fades if not self._is_flash(fade)
         ]
+        dips = [_gradual(fade.start_frame, fade.end_frame, _FADE_SCORE) for fade in self._dips.result()]
+        gradual += [dip for dip in dips if not any(_touch(dip, other) for other in gradual)]
         for found in self._dissolves.result():
             change = _gradual(found.start_frame, min(found.end_frame, self._num_frames), found.score)
             if not any(_touch(change, other) for other in gradual):
@@ -80,19 +87,26 @@ class TransitionDetector:
         return tuple(sorted([*cuts, *gradual], key=lambda transition: transition.start_frame))
 
     def _certify(self, cut: int) -> None:
-        """Keep a proposed cut unless the picture before it comes back, or the picture after it was there before."""
-        span = self._settings.max_flash_frames
-        before = [picture for index, picture in self._pictures if cut - 1 - span <= index < cut]
-        after = [picture for index, picture in self._pictures if cut <= index <= cut + span]
-        alike = max(likeness(before[-1], later) for later in after)
-        alike = max(alike, *(likeness(earlier, after[0]) for earlier in before))
-        if alike < self._settings.same_picture:
-            score = round(1 - max(0.0, alike), 4)
+        """Keep a proposed cut if it is one."""
+        first = self._num_frames - len(self._grays)
+        start, end = max(first, cut - REACH_FRAMES - 1), cut + REACH_FRAMES + 1
+        grays = [gray for index, gray in enumerate(self._grays, first) if start <= index < end]
+        score = cut_score(grays, cut - start, self._settings, self._residue)
+        if score is not None:
             self._cuts.append(Transition(kind=TransitionKind.CUT, start_frame=cut, end_frame=cut, score=score))
 
     def _is_flash(self, fade: Fade) -> bool:
         inside = fade.start_frame > 0 and fade.end_frame < self._num_frames
         return inside and fade.end_frame - fade.start_frame <= self._settings.max_flash_frames
+
+
+def _half(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture at the size of all comparisons: content changes show, and cost a quarter."""
+    scale = GRAY_PX / max(rgb_HWC.shape[:2])
+    if scale >= 1:
+        return rgb_HWC
+    size = (max(1, round(rgb_HWC.shape[1] * scale)), max(1, round(rgb_HWC.shape[0] * scale)))
+    return np.asarray(cv2.resize(rgb_HWC, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _gradual(start_frame: int, end_frame: int, score: float) -> Transition:

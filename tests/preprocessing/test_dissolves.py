@@ -4,6 +4,10 @@ from numpy.typing import NDArray
 
 from preprocessing.dissolves import Dissolve, DissolveDetector
 from preprocessing.likeness import small_picture
+from preprocessing.rendering.edits import dissolve as mixed
+from preprocessing.rendering.footage import footage, random_place, seconds
+from preprocessing.rendering.leaves import leaves, palette
+from preprocessing.residue import MotionResidue, small_gray
 
 
 def still(seed: int) -> NDArray[np.float64]:
@@ -17,9 +21,9 @@ def dissolve(num_mixed: int, num_before: int = 60, num_after: int = 60) -> list[
 
 
 def found(frames: list[NDArray[np.uint8]]) -> tuple[Dissolve, ...]:
-    detector = DissolveDetector()
+    detector = DissolveDetector(MotionResidue())
     for frame in frames:
-        detector.add(small_picture(frame))
+        detector.add(small_picture(frame), small_gray(frame))
     return detector.result()
 
 
@@ -55,3 +59,20 @@ def test_lettering_that_appears_over_a_shot_is_none() -> None:
     letters[20:34, 10:80] = 255
     frames = [(1 - s) * still(1) + s * letters for s in [*[0.0] * 40, *np.linspace(0, 1, 16), *[1.0] * 40]]
     assert found([frame.astype(np.uint8) for frame in frames]) == ()
+
+
+@pytest.mark.parametrize("num_mixed", [12, 24, 48])
+def test_a_dissolve_is_found_though_things_and_cameras_move_in_it(num_mixed: int) -> None:
+    rng = np.random.default_rng(7)
+    first, second = (
+        footage(random_place(rng, palette(rng), speed=0.06, num_walkers=2), seconds(60 + num_mixed)) for _ in range(2)
+    )
+    (only,) = found(list(mixed(first, second, num_mixed)))
+    assert 60 <= (only.start_frame + only.end_frame) / 2 < 60 + num_mixed
+
+
+@pytest.mark.parametrize("step_px", [1, 4, 9, 25])
+def test_a_pan_over_one_place_is_none(step_px: int) -> None:
+    rng = np.random.default_rng(3)
+    tile = np.tile(leaves(rng, palette(rng)), (1, 6, 1))
+    assert found([tile[:144, step_px * k : step_px * k + 256] for k in range(100)]) == ()
