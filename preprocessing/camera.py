@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 WAY = ("way_right", "way_down", "way_zoom", "way_turn")
 """Series that say where a camera goes: its shift, and its growth and turn at the corner."""
 
-_STEP = 3
-"""Every third point in both directions is fitted to."""
+_STEP = 2
+"""Every second point in both directions is fitted to."""
 _ROUNDS = 4
 """Least squares, each time with less weight on what did not follow the last one."""
 _FOLLOWS_PX = 0.1
