@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
-from preprocessing.decide import decide
+from preprocessing.decide import decisions
 from preprocessing.samples import ClipCandidate
 from preprocessing.scan import ScanSettings, measure_file
 from preprocessing.video_io.write import Mp4Writer
@@ -137,7 +137,7 @@ def measure(film: Film) -> Measured:
         _write(film, path)
         found = _clips(path)
     clips = [clip for clip in found if clip.num_segments] or list(found)
-    decided = decide(clips[0], DecideConfig())
+    (decided,) = decisions(clips[:1], DecideConfig())
     scores = {name: clips[0].scores.get(name) for name in Measured.__annotations__ if name in _SCORES}
     decision = ", ".join(decided.reasons) or "keep"
     return Measured(name=film.name, speed=film.speed, clips=len(found), decision=decision, **scores)

@@ -24,6 +24,7 @@ from preprocessing.clip_frames import read_clip_chunks
 from preprocessing.dataset import Dataset
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.plan import kept_clips
+from preprocessing.plan_rows import planned_clips
 from preprocessing.rendering.demo_set import TRUTH_FILE, render_demo
 from preprocessing.rendering.truth import Truth, differences, totals
 from preprocessing.samples import PlannedClip, Split, clip_num_frames
@@ -200,7 +201,7 @@ class _Line:
         dataset = Dataset.open(str(self.places.dataset))
         kept = kept_clips(dataset.ledger.sources(), dataset.ledger.clips(), self.recipe.encode.sizes_px)
         encoded = set(dataset.load_manifest(None).table["clip_id"].to_pylist())
-        return longest_held_out([clip for clip in kept if clip.clip_id in encoded])
+        return longest_held_out([clip for clip in planned_clips(kept) if clip.clip_id in encoded])
 
     def generate(self, clip: PlannedClip) -> None:
         Image.fromarray(self._first_frame(clip)).save(self.places.start_image)

@@ -8,14 +8,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from preprocessing import plan_rows
 from preprocessing.ledger import Ledger
-from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord
+from preprocessing.relations import ascending, matching_rows, texts
+from preprocessing.samples import CodecRecord, ShardRecord
 from preprocessing.shards import file_key
 from preprocessing.storage import Storage, open_storage, parquet_bytes
 
@@ -177,52 +180,51 @@ def load_manifest(dataset: Dataset, sha256: str | None) -> Manifest:
 
 
 def manifest_table(
-    kept: Iterable[PlannedClip],
-    plan: Sequence[PlannedShard],
+    kept: pa.Table,
+    plan: pa.Table,
     encodes: Iterable[ShardRecord],
     *,
-    latents_bytes: Callable[[PlannedClip], int],
+    latents_bytes: Callable[[pa.Table], NDArray[np.int64]],
     encode_fingerprint: str,
 ) -> pa.Table:
     """The samples of the clips that are kept now and encoded under these settings (schema `MANIFEST`).
 
     Args:
-        kept: All clips that are kept now.
-        plan: All shards ever planned.
+        kept: All clips that are kept now (schema `plan_rows.KEPT`).
+        plan: All shards ever planned (schema `plan_rows.PLAN`).
         encodes: All shards that were written.
-        latents_bytes: Size of a clip's latents.
+        latents_bytes: Size of each clip's latents.
         encode_fingerprint: Shards planned under another one are left out.
     """
-    places = _sample_places(plan, encodes, encode_fingerprint)
-    found = [
-        {
-            **{name: getattr(clip, name) for name in MANIFEST.names if hasattr(clip, name)},
-            "split": str(clip.split),
-            "shard": places[clip.identity],
-            "latents_bytes": latents_bytes(clip),
-        }
-        for clip in kept
-        if clip.identity in places
-    ]
-    found.sort(key=lambda row: (row["uri"], row["shot_index"], row["clip_index"], row["clip_id"]))
-    return pa.Table.from_pylist(found, schema=MANIFEST)
+    encoded = _encoded_rows(plan, encodes, encode_fingerprint)
+    clip, place = plan_rows.same_clips(kept, encoded)
+    clip, first = np.unique(clip, return_index=True)  # of several samples of a clip, the first in the plan
+    samples = kept.take(clip)
+    samples = samples.append_column("shard", encoded["file"].take(place[first]))
+    samples = samples.append_column("latents_bytes", pa.array(latents_bytes(samples), pa.int64()))
+    found = samples.select(MANIFEST.names).cast(MANIFEST)
+    return found.sort_by(ascending("uri", "shot_index", "clip_index", "clip_id")).combine_chunks()
 
 
-def _sample_places(
-    plan: Sequence[PlannedShard], encodes: Iterable[ShardRecord], encode_fingerprint: str
-) -> dict[tuple[object, ...], str]:
-    """The key of the files that hold each clip; of several, the first in the plan."""
-    written = {record.key: record for record in encodes}
-    places: dict[tuple[object, ...], str] = {}
-    for shard in plan:
-        record = written.get(shard.key)
-        if record is None or not encode_fingerprint.startswith(shard.fingerprint_prefix):
-            continue
-        encoded = set(record.clip_ids)
-        for clip in shard.clips:
-            if clip.clip_id in encoded:
-                places.setdefault(clip.identity, file_key(record.key, record.failed))
-    return places
+def _encoded_rows(plan: pa.Table, encodes: Iterable[ShardRecord], encode_fingerprint: str) -> pa.Table:
+    """The planned clips that were encoded, with one more column: `file`, the key of the files that hold each."""
+    samples = _samples([record for record in encodes if encode_fingerprint.startswith(_fingerprint_prefix(record))])
+    planned, sample = matching_rows(plan.append_column("key", plan_rows.shard_keys(plan)), samples, ("key", "clip_id"))
+    return plan.take(planned).append_column("file", samples["file"].take(sample))
+
+
+def _fingerprint_prefix(record: ShardRecord) -> str:
+    return record.key.rpartition("/")[2].partition("-")[0]
+
+
+def _samples(records: Sequence[ShardRecord]) -> pa.Table:
+    """One row a sample: the shard's key, the clip, and the key of its files."""
+    columns = {
+        "key": [record.key for record in records for _ in record.clip_ids],
+        "clip_id": [clip_id for record in records for clip_id in record.clip_ids],
+        "file": [key for r in records for key in [file_key(r.key, r.failed)] * len(r.clip_ids)],
+    }
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
 
 
 def inspect_table(dataset: Dataset, name: str) -> pa.Table:
@@ -235,18 +237,14 @@ def inspect_table(dataset: Dataset, name: str) -> pa.Table:
         case "sources":
             return dataset.ledger.sources().drop_columns(["location", "extra", "probe", "scan_part"])
         case "transitions":
-            return _with_uri(dataset, dataset.ledger.transitions()).sort_by(_ascending("uri", "start_frame"))
+            return _with_uri(dataset, dataset.ledger.transitions()).sort_by(ascending("uri", "start_frame"))
         case "clips":
-            return _with_uri(dataset, dataset.ledger.clips()).sort_by(_ascending("uri", "shot_index", "clip_index"))
+            return _with_uri(dataset, dataset.ledger.clips()).sort_by(ascending("uri", "shot_index", "clip_index"))
         case "samples":
             return MANIFEST.empty_table() if dataset.record().manifest is None else dataset.load_manifest(None).table
         case "shards":
             return _shards_table(dataset)
     raise ValueError(f"there is no table {name}; expected one of {', '.join(TABLES)}")
-
-
-def _ascending(*names: str) -> list[tuple[str, Literal["ascending", "descending"]]]:
-    return [(name, "ascending") for name in names]
 
 
 def _with_uri(dataset: Dataset, table: pa.Table) -> pa.Table:
@@ -256,17 +254,21 @@ def _with_uri(dataset: Dataset, table: pa.Table) -> pa.Table:
 
 
 def _shards_table(dataset: Dataset) -> pa.Table:
+    plan = dataset.ledger.plan()
     written = {record.key: record for record in dataset.ledger.encodes()}
-    found = [_shard_row(shard, written.get(shard.key)) for shard in dataset.ledger.plan()]
+    ranges = plan_rows.shard_ranges(plan)
+    first = plan.select(["bucket", "shard"]).take([start for start, _ in ranges]) if ranges else plan.slice(0, 0)
+    keys = zip(texts(plan_rows.shard_keys(first)), texts(first["bucket"]), ranges, strict=True)
+    found = [_shard_row(key, bucket, end - start, written.get(key)) for key, bucket, (start, end) in keys]
     return pa.Table.from_pylist(found, schema=SHARDS)
 
 
-def _shard_row(shard: PlannedShard, record: ShardRecord | None) -> dict[str, object]:
+def _shard_row(key: str, bucket: str, num_clips: int, record: ShardRecord | None) -> dict[str, object]:
     return {
-        "shard": file_key(shard.key, record.failed) if record else shard.key,
-        "bucket": shard.bucket,
+        "shard": file_key(key, record.failed) if record else key,
+        "bucket": bucket,
         "status": "encoded" if record else "planned",
-        "num_clips": len(shard.clips),
+        "num_clips": num_clips,
         "num_samples": len(record.clip_ids) if record else 0,
         "num_failed": len(record.failed) if record else 0,
         "failed": dict(record.failed) if record else {},

@@ -11,20 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing import rows
+from preprocessing import plan_rows, rows
 from preprocessing.input_files import ABSENT, input_files
 from preprocessing.reasons import Reason
-from preprocessing.samples import (
-    ClipCandidate,
-    Decision,
-    PlannedShard,
-    ShardRecord,
-    Signals,
-    Source,
-    SourceScan,
-    Split,
-    Thumbnail,
-)
+from preprocessing.relations import ascending, last_of_each, only
+from preprocessing.samples import ShardRecord, Signals, Source, SourceScan, Thumbnail
 from preprocessing.storage import Storage, read_parquet, write_parquet
 
 _COVERS, _FINGERPRINT = b"longtake.covers", b"longtake.fingerprint"
@@ -37,7 +28,7 @@ class Ledger:
         """Read nothing yet."""
         self._storage = storage
         self._tables: dict[str, pa.Table] = {}
-        self._shards: dict[int, tuple[PlannedShard, ...]] = {}
+        self._records: dict[int, tuple[ShardRecord, ...]] = {}
 
     # --- parts ---
 
@@ -83,8 +74,8 @@ class Ledger:
         self._write("sources", part, _table(found, rows.SOURCES))
 
     def sources(self) -> pa.Table:
-        """The current row of every source, sorted by uri (schema `rows.SOURCES`)."""
-        return _last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by("uri")
+        """The current row of every source, by uri (schema `rows.SOURCES`)."""
+        return last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by(ascending("uri", "source_id"))
 
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
         """Those never scanned, changed since, or scanned under other settings.
@@ -134,7 +125,7 @@ class Ledger:
             _only(self._read("transitions", part), source_ids) for part, source_ids in self._current_parts().items()
         ]
         table = pa.concat_tables([rows.TRANSITIONS.empty_table(), *parts])
-        return table.sort_by([("source_id", "ascending"), ("start_frame", "ascending")])
+        return table.sort_by(ascending("source_id", "start_frame"))
 
     def signals(self, source_id: str) -> Signals:
         """What one source's scan measured over time.
@@ -190,30 +181,18 @@ class Ledger:
 
     # --- clips and what was decided about them ---
 
-    def append_clips(
-        self,
-        candidates: Sequence[ClipCandidate],
-        decisions: Sequence[Decision],
-        splits: Mapping[str, Split],
-        *,
-        fingerprint: str,
-    ) -> None:
+    def append_clips(self, clips: pa.Table, source_ids: Collection[str], *, fingerprint: str) -> None:
         """Replace what was decided about some sources.
 
         Args:
-            candidates: All candidates of the sources that `splits` names.
-            decisions: One for each candidate, in the same order.
-            splits: Which split each source belongs to; a source without candidates has none from now on.
+            clips: All candidates of these sources, decided (schema `rows.CLIPS`).
+            source_ids: The sources; one without candidates has none from now on.
             fingerprint: Of the clip settings and thresholds.
         """
         current = self._scan_parts()
-        covers = {source_id: current[source_id] for source_id in sorted(splits)}
-        found = [
-            rows.clip_row(candidate, decision, splits[candidate.source_id])
-            for candidate, decision in zip(candidates, decisions, strict=True)
-        ]
+        covers = {source_id: current[source_id] for source_id in sorted(source_ids)}
         metadata = {_COVERS: json.dumps(covers).encode(), _FINGERPRINT: fingerprint.encode()}
-        self._write("clips", self._next("clips"), _table(found, rows.CLIPS).replace_schema_metadata(metadata))
+        self._write("clips", self._next("clips"), clips.cast(rows.CLIPS).replace_schema_metadata(metadata))
 
     def clips(self) -> pa.Table:
         """The current row of every candidate of the sources that are `ok` (schema `rows.CLIPS`)."""
@@ -225,7 +204,7 @@ class Ledger:
             for part, source_ids in sorted(deciding.items())
         ]
         table = pa.concat_tables([rows.CLIPS.empty_table(), *parts])
-        return table.sort_by([(name, "ascending") for name in ("source_id", "shot_index", "clip_index")])
+        return table.sort_by(ascending("source_id", "shot_index", "clip_index"))
 
     def undecided_sources(self, fingerprint: str) -> tuple[str, ...]:
         """Sources that are `ok` and whose current scan was not decided about under these settings."""
@@ -247,22 +226,24 @@ class Ledger:
 
     # --- the plan and what was encoded ---
 
-    def append_plan(self, shards: Sequence[PlannedShard]) -> None:
-        """Add shards to the plan, all of them or none, before the first of them is encoded."""
-        if shards:
-            self._write("plan", self._next("plan"), _table(rows.plan_rows(shards), rows.PLAN))
+    def append_plan(self, shards: pa.Table) -> None:
+        """Add shards to the plan (schema `plan_rows.PLAN`), all of them or none, before the first of them is encoded."""
+        if shards.num_rows:
+            self._write("plan", self._next("plan"), shards)
 
-    def plan(self) -> tuple[PlannedShard, ...]:
-        """All shards ever planned and not removed, in order."""
+    def plan(self) -> pa.Table:
+        """All clips of all shards ever planned and not removed, in order (schema `plan_rows.PLAN`)."""
         removed = self._removed("plan_parts")
-        return tuple(
-            shard for part in self._parts("plan") for shard in self._planned(part) if part >= removed.get(shard.key, 0)
-        )
+        parts = [self._planned(part, removed) for part in self._parts("plan")]
+        return pa.concat_tables([plan_rows.PLAN.empty_table(), *parts])
 
-    def _planned(self, part: int) -> tuple[PlannedShard, ...]:
-        if part not in self._shards:
-            self._shards[part] = rows.shards_from_plan(self._read("plan", part))
-        return self._shards[part]
+    def _planned(self, part: int, removed: Mapping[str, int]) -> pa.Table:
+        """A part of the plan without the shards that were removed after it was written."""
+        planned = self._read("plan", part)
+        forgotten = pa.array([key for key, first in removed.items() if part < first], pa.string())
+        if not len(forgotten):
+            return planned
+        return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=forgotten)))
 
     def append_encodes(self, records: Sequence[ShardRecord]) -> None:
         """Commit written shards."""
@@ -274,10 +255,15 @@ class Ledger:
         removed = self._removed("encodes_parts")
         found: dict[str, ShardRecord] = {}
         for part in self._parts("encodes"):
-            for record in map(rows.record_from_row, self._read("encodes", part).to_pylist()):
+            for record in self._records_of(part):
                 if part >= removed.get(record.key, 0):
                     found[record.key] = record
         return tuple(found.values())
+
+    def _records_of(self, part: int) -> tuple[ShardRecord, ...]:
+        if part not in self._records:
+            self._records[part] = tuple(map(rows.record_from_row, self._read("encodes", part).to_pylist()))
+        return self._records[part]
 
     def append_removed(self, keys: Sequence[str]) -> None:
         """Forget encoded shards whose files are about to be removed; their clips may be planned again."""
@@ -300,13 +286,8 @@ def _table(found: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table
     return pa.Table.from_pylist(list(found), schema=schema)
 
 
-def _last_of_each(table: pa.Table, column: str) -> pa.Table:
-    last = {value: i for i, value in enumerate(table[column].to_pylist())}
-    return table.take(pa.array(sorted(last.values()), pa.int64()))
-
-
 def _only(table: pa.Table, source_ids: Collection[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["source_id"], value_set=pa.array(sorted(source_ids), pa.string())))
+    return only(table, "source_id", pa.array(source_ids, pa.string()))
 
 
 def _is_pending(source: Source, row: Mapping | None, fingerprint: str) -> bool:

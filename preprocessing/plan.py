@@ -1,27 +1,23 @@
 """Kept clips and the plan so far to added shards; pure.
 
 The plan only grows. A clip that is planned under the current encode settings is not planned again, unless what encoding
-reads has changed (`PlannedClip.identity`) or a retry is asked for. Equal inputs give equal shards with equal names.
+reads has changed (`plan_rows.same_clips`) or a retry is asked for. Equal inputs give equal shards with equal names.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from preprocessing import plan_rows
 from preprocessing.config import PlanConfig
-from preprocessing.samples import (
-    CodecRecord,
-    PictureArea,
-    PlannedClip,
-    PlannedShard,
-    ShardRecord,
-    Split,
-    Verdict,
-    clip_num_latents,
-)
+from preprocessing.relations import ascending, last_of_each, only, texts
+from preprocessing.samples import LATENTS_PER_SEGMENT, CodecRecord, PictureArea, ShardRecord, Verdict
 
 FINGERPRINT_DIGITS = 8
 """Hex digits of the encode fingerprint in a shard's name."""
@@ -29,132 +25,176 @@ FINGERPRINT_DIGITS = 8
 HASH_DIGITS = 12
 """Hex digits of the content's hash in a shard's name."""
 
+_BUCKET = ("height_px", "width_px")
+"""Columns in which the clips of one shard agree."""
+
+_ORDER = (*_BUCKET, "uri", "start_frame", "clip_id")
+"""Clips of one file follow each other in time, whichever of its spans they come from."""
+
 
 def plan(
-    kept: Iterable[PlannedClip],
-    so_far: Sequence[PlannedShard],
+    kept: pa.Table,
+    so_far: pa.Table,
     settings: PlanConfig,
     *,
-    latent_bytes: Callable[[PlannedClip], int],
+    latent_bytes: Callable[[pa.Table], NDArray[np.int64]],
     encode_fingerprint: str,
     retry: Collection[str] = (),
-) -> tuple[PlannedShard, ...]:
+) -> pa.Table:
     """The shards to add, so that every kept clip is planned; none if all are.
 
     Args:
-        kept: All clips that are kept now, in any order.
-        so_far: All shards ever planned.
+        kept: Clips that are kept now, in any order (schema `plan_rows.KEPT`).
+        so_far: All shards ever planned (schema `plan_rows.PLAN`).
         settings: When a shard is full.
-        latent_bytes: Size of a clip's latents, known before encoding.
+        latent_bytes: Size of each clip's latents, known before encoding.
         encode_fingerprint: Of codec and geometry, hex.
         retry: Ids of clips to plan again though they are planned, because encoding them failed.
+
+    Returns:
+        Schema `plan_rows.PLAN`.
     """
+    prefix = _prefix(encode_fingerprint)
+    planned = _planned_under(so_far, prefix)
+    added = _unsettled(kept, planned, retry).sort_by(ascending(*_ORDER))
+    times_planned = _times_planned(added, planned)
+    names, buckets = [], []
+    for start, end in _pack(added, latent_bytes(added), settings):
+        clips = added.slice(start, end - start)
+        names += [f"{prefix}-{_content_hash(clips, times_planned)}"] * clips.num_rows
+        buckets += [_bucket(clips)] * clips.num_rows
+    columns = [
+        pa.array(names, pa.string()),
+        pa.array(buckets, pa.string()),
+        *added.select(plan_rows.KEPT.names).columns,
+    ]
+    return pa.table(columns, schema=plan_rows.PLAN)
+
+
+def _prefix(encode_fingerprint: str) -> str:
     prefix = encode_fingerprint[:FINGERPRINT_DIGITS]
     assert len(prefix) == FINGERPRINT_DIGITS, f"encode fingerprint {encode_fingerprint!r} is too short"
-    planned = [clip for shard in so_far if shard.fingerprint_prefix == prefix for clip in shard.clips]
-    settled = {clip.identity for clip in planned} - {clip.identity for clip in planned if clip.clip_id in retry}
-    times_planned = Counter(clip.clip_id for clip in planned)
-    added = sorted((clip for clip in kept if clip.identity not in settled), key=_order)
-    return tuple(
-        PlannedShard(name=f"{prefix}-{_content_hash(clips, times_planned)}", bucket=bucket, clips=clips)
-        for bucket, clips in _pack(added, settings, latent_bytes)
-    )
+    return prefix
 
 
-def _order(clip: PlannedClip) -> tuple[int, int, str, int, str]:
-    """Those of one file follow each other in time, whichever of its spans they come from."""
-    return (clip.height_px, clip.width_px, clip.uri, clip.start_frame, clip.clip_id)
+def _planned_under(plan: pa.Table, prefix: str) -> pa.Table:
+    return plan.filter(pc.starts_with(plan["shard"], f"{prefix}-"))
 
 
-def _pack(
-    clips: Sequence[PlannedClip], settings: PlanConfig, latent_bytes: Callable[[PlannedClip], int]
-) -> Iterator[tuple[str, tuple[PlannedClip, ...]]]:
-    """Runs of clips of one size; a run ends before it outgrows the target, a single large clip stands alone."""
-    run: list[PlannedClip] = []
-    run_bytes = 0
-    for clip in clips:
-        size = latent_bytes(clip)
-        full = run_bytes + size > settings.target_shard_mb * 2**20 or len(run) == settings.max_samples_per_shard
-        if run and (full or _bucket(clip) != _bucket(run[0])):
-            yield _bucket(run[0]), tuple(run)
-            run, run_bytes = [], 0
-        run.append(clip)
-        run_bytes += size
-    if run:
-        yield _bucket(run[0]), tuple(run)
+def _unsettled(kept: pa.Table, planned: pa.Table, retry: Collection[str]) -> pa.Table:
+    """The kept clips that are not planned as they are, and those to be tried again."""
+    settled = planned.filter(pc.invert(pc.is_in(planned["clip_id"], value_set=pa.array(retry, pa.string()))))
+    rows_settled, _ = plan_rows.same_clips(kept, settled)
+    wanted = np.ones(kept.num_rows, bool)
+    wanted[rows_settled] = False
+    return kept.filter(pa.array(wanted))
 
 
-def _bucket(clip: PlannedClip) -> str:
-    return f"{clip.height_px}x{clip.width_px}"
+def _times_planned(added: pa.Table, planned: pa.Table) -> Mapping[str, int]:
+    """How often clips were planned before; most never were, and are left out."""
+    return Counter(texts(only(planned, "clip_id", added["clip_id"].combine_chunks())["clip_id"]))
 
 
-def _content_hash(clips: Sequence[PlannedClip], times_planned: Mapping[str, int]) -> str:
+def _pack(clips: pa.Table, sizes: NDArray[np.int64], settings: PlanConfig) -> list[tuple[int, int]]:
+    """Runs of sorted clips of one bucket; a run ends before it outgrows the target, a single large clip stands alone."""
+    filled = np.append(0, np.cumsum(sizes))
+    runs, start = [], 0
+    for bucket_end in _bucket_ends(clips):
+        while start < bucket_end:
+            by_size = int(np.searchsorted(filled, filled[start] + settings.target_shard_mb * 2**20, side="right")) - 1
+            end = max(start + 1, min(by_size, start + settings.max_samples_per_shard, bucket_end))
+            runs.append((start, end))
+            start = end
+    return runs
+
+
+def _bucket_ends(clips: pa.Table) -> list[int]:
+    """The row behind the last of each bucket of sorted clips."""
+    columns = np.stack([clips[name].to_numpy() for name in _BUCKET])
+    changes = (columns[:, 1:] != columns[:, :-1]).any(axis=0)
+    return [*(np.flatnonzero(changes) + 1).tolist(), clips.num_rows]
+
+
+def _bucket(clips: pa.Table) -> str:
+    return "x".join(str(clips[name][0]) for name in _BUCKET)
+
+
+def _content_hash(clips: pa.Table, times_planned: Mapping[str, int]) -> str:
     """Of which clips in which order, and how often each was planned before: a retry gets another name.
 
     Not of the content id, which is a time stamp: a copied dataset has the same names.
     """
-    content = [[clip.clip_id, clip.caption, times_planned[clip.clip_id]] for clip in clips]
+    captions = zip(texts(clips["clip_id"]), texts(clips["caption"]), strict=True)
+    content = [[clip_id, caption, times_planned.get(clip_id, 0)] for clip_id, caption in captions]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:HASH_DIGITS]
 
 
-def pending_shards(
-    shards: Sequence[PlannedShard], encodes: Iterable[ShardRecord], encode_fingerprint: str
-) -> tuple[PlannedShard, ...]:
-    """Planned shards that still have to be encoded under these settings, in the order of the plan."""
-    written = {record.key for record in encodes}
-    prefix = encode_fingerprint[:FINGERPRINT_DIGITS]
-    return tuple(shard for shard in shards if shard.fingerprint_prefix == prefix and shard.key not in written)
+def pending_shards(plan: pa.Table, encodes: Iterable[ShardRecord], encode_fingerprint: str) -> pa.Table:
+    """The rows of planned shards that still have to be encoded under these settings, in the order of the plan."""
+    planned = _planned_under(plan, _prefix(encode_fingerprint))
+    written = pa.array([record.key for record in encodes], pa.string())
+    return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=written)))
 
 
-def failed_clips(shards: Sequence[PlannedShard], encodes: Iterable[ShardRecord]) -> dict[str, str]:
+def failed_clips(plan: pa.Table, encodes: Iterable[ShardRecord]) -> dict[str, str]:
     """Clips whose last attempt at encoding failed, with a line each; what `plan` may retry.
 
     A clip whose retry is planned and not yet encoded is not among them, so that a killed retry is not planned twice.
     """
-    written = {record.key: record for record in encodes}
-    last = {clip.clip_id: written.get(shard.key) for shard in shards for clip in shard.clips}
-    return {clip_id: record.failed[clip_id] for clip_id, record in last.items() if record and clip_id in record.failed}
+    messages = {(record.key, clip_id): line for record in encodes for clip_id, line in record.failed.items()}
+    ever = only(plan, "clip_id", sorted({clip_id for _, clip_id in messages}))
+    last = last_of_each(ever, "clip_id")
+    places = zip(texts(plan_rows.shard_keys(last)), texts(last["clip_id"]), strict=True)
+    return {place[1]: messages[place] for place in places if place in messages}
 
 
-def latent_bytes(clip: PlannedClip, codec: CodecRecord) -> int:
-    """Bytes of a clip's latents in its shard: bfloat16, (C, 1 + 9 n, h, w)."""
-    height, width = clip.height_px // codec.spatial_stride, clip.width_px // codec.spatial_stride
-    return 2 * codec.latent_channels * clip_num_latents(clip.num_segments) * height * width
+def latent_bytes(clips: pa.Table, codec: CodecRecord) -> NDArray[np.int64]:
+    """Bytes of each clip's latents in its shard: bfloat16, (C, 1 + 9 n, h, w)."""
+    columns = (clips[name].to_numpy().astype(np.int64) for name in ("num_segments", "height_px", "width_px"))
+    num_segments, height_px, width_px = columns
+    area = (height_px // codec.spatial_stride) * (width_px // codec.spatial_stride)
+    return 2 * codec.latent_channels * (1 + LATENTS_PER_SEGMENT * num_segments) * area
 
 
-def kept_clips(sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int, int]]) -> tuple[PlannedClip, ...]:
-    """The clips that are kept, with all that encoding needs to know.
+def kept_clips(sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int, int]]) -> pa.Table:
+    """The clips that are kept, with all that encoding needs to know (schema `plan_rows.KEPT`).
 
     Args:
         sources: `Ledger.sources()`.
         clips: `Ledger.clips()`.
         sizes_px: (height, width) of the buckets.
     """
-    by_id = {row["source_id"]: row for row in sources.to_pylist()}
-    kept = [row for row in clips.to_pylist() if row["decision"] == Verdict.KEEP]
-    return tuple(_planned_clip(row, by_id[row["source_id"]], sizes_px) for row in kept)
+    kept = clips.filter(pc.field("decision") == str(Verdict.KEEP))
+    of_clip = sources.take(pc.index_in(kept["source_id"], value_set=sources["source_id"].combine_chunks()))
+    height_px, width_px = _nearest_sizes(of_clip, sizes_px)
+    found = {"height_px": pa.array(height_px, pa.int32()), "width_px": pa.array(width_px, pa.int32())}
+    found |= {name: of_clip[name] for name in _OF_SOURCE}
+    found |= {name: kept[name] for name in plan_rows.KEPT.names if name not in found}
+    return pa.table(found).select(plan_rows.KEPT.names).cast(plan_rows.KEPT)
 
 
-def _planned_clip(clip: Mapping, source: Mapping, sizes_px: Sequence[tuple[int, int]]) -> PlannedClip:
-    picture = PictureArea.of_crop(source["crop"] or "")
-    shown = (picture.height_px, picture.width_px) if picture else (source["height_px"], source["width_px"])
-    height_px, width_px = nearest_size(*shown, sizes_px)
-    return PlannedClip(
-        **{name: clip[name] for name in _CLIP_COLUMNS},
-        **{name: source[name] for name in _SOURCE_COLUMNS},
-        crop=source["crop"] or "",
-        split=Split(clip["split"]),
-        height_px=height_px,
-        width_px=width_px,
-        scores=dict(clip["scores"]),
+_OF_SOURCE = ("group_id", "uri", "location", "caption", "licence", "content_id", "sha256", "crop")
+"""What a kept clip takes over from its source."""
+
+
+def _nearest_sizes(
+    sources: pa.Table, sizes_px: Sequence[tuple[int, int]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`nearest_size` of what every source shows between black bars; there are many sources, and few sizes of pictures."""
+    shown = _shown_areas(sources).dictionary_encode()
+    areas = [PictureArea.of_crop(crop) for crop in shown.dictionary.to_pylist()]
+    nearest = [nearest_size(area.height_px, area.width_px, sizes_px) for area in areas if area]
+    found = np.array(nearest, np.int64).reshape(-1, 2)[shown.indices.to_numpy()]
+    return found[:, 0], found[:, 1]
+
+
+def _shown_areas(sources: pa.Table) -> pa.StringArray:
+    """`PictureArea.crop` of what every source shows, the whole picture where there are no bars."""
+    whole = [sources[name].cast(pa.string()) for name in ("width_px", "height_px")]
+    crops = pc.if_else(
+        pc.equal(sources["crop"], ""), pc.binary_join_element_wise(*whole, "0", "0", ":"), sources["crop"]
     )
-
-
-_SOURCE_COLUMNS = ("group_id", "uri", "location", "caption", "licence", "content_id", "sha256")
-_CLIP_COLUMNS = (
-    "clip_id", "source_id", "shot_index", "clip_index", "start_frame", "end_frame", "start_s", "end_s", "fps",
-    "num_segments",
-)  # fmt: skip
+    return crops.combine_chunks()
 
 
 def nearest_size(height_px: int, width_px: int, sizes_px: Sequence[tuple[int, int]]) -> tuple[int, int]:

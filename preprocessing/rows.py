@@ -1,7 +1,7 @@
 """The ledger's tables: their schemas, and the package's types to rows and back."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -13,24 +13,27 @@ from preprocessing.effort import Effort
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
-    Decision,
     PictureArea,
-    PlannedClip,
-    PlannedShard,
     Probe,
     ShardRecord,
     Signals,
     Source,
     SourceScan,
     Span,
-    Split,
     Thumbnail,
     Transition,
     TransitionKind,
 )
 from preprocessing.video_io.timeline import frame_step_s
 
-_SCORES = pa.map_(pa.string(), pa.float64())
+SCORES = (
+    "height_px", "source_fps", "transitions", "black_share", "frozen_share", "effective_fps", "dynamism",
+    "dynamism_spread", "active_share", "long_dynamism", "own_motion", "own_area", "rest_motion", "camera_speed",
+    "steadiness", "followed",
+)  # fmt: skip
+"""Names of all scores; `preprocessing.scores` says what they mean. One that was not measured is null."""
+
+SCORE_COLUMNS = pa.struct([(name, pa.float64()) for name in SCORES])
 _TEXTS = pa.map_(pa.string(), pa.string())
 _WORDS = pa.list_(pa.string())
 
@@ -71,26 +74,24 @@ SIGNALS = pa.schema(
 
 THUMBS = pa.schema([("source_id", pa.string()), ("frame", pa.int64()), ("jpeg", pa.binary())])
 
-CLIPS = pa.schema(
+CANDIDATES = pa.schema(
     [
         ("clip_id", pa.string()), ("source_id", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
         ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
-        ("fps", pa.float64()), ("num_segments", pa.int32()), ("dynamism", pa.float64()), ("scores", _SCORES),
-        ("decision", pa.string()), ("reasons", _WORDS), ("split", pa.string()),
+        ("fps", pa.float64()), ("num_segments", pa.int32()), ("scores", SCORE_COLUMNS),
     ]
 )  # fmt: skip
 
-PLAN = pa.schema(
+CLIPS = pa.schema(
     [
-        ("shard", pa.string()), ("bucket", pa.string()), ("clip_id", pa.string()), ("source_id", pa.string()),
-        ("group_id", pa.string()), ("uri", pa.string()), ("location", pa.string()), ("caption", pa.string()),
-        ("licence", pa.string()), ("split", pa.string()), ("shot_index", pa.int32()), ("clip_index", pa.int32()),
-        ("start_frame", pa.int64()), ("end_frame", pa.int64()), ("start_s", pa.float64()), ("end_s", pa.float64()),
-        ("fps", pa.float64()), ("num_segments", pa.int32()), ("height_px", pa.int32()), ("width_px", pa.int32()),
-        ("scores", _SCORES), ("content_id", pa.string()), ("sha256", pa.string()), ("crop", pa.string()),
+        *CANDIDATES,
+        pa.field("decision", pa.string()),
+        pa.field("reasons", _WORDS),
+        pa.field("dynamism", pa.float64()),
+        pa.field("split", pa.string()),
     ]
-)  # fmt: skip
-"""One row a clip, those of a shard together and in order."""
+)
+"""Candidates and what was decided about them."""
 
 ENCODES = pa.schema(
     [
@@ -277,43 +278,13 @@ def thumbnail_from_row(row: Mapping) -> Thumbnail:
     return Thumbnail(frame=row["frame"], jpeg=row["jpeg"])
 
 
-def clip_row(candidate: ClipCandidate, decision: Decision, split: Split) -> dict[str, object]:
-    """The row of a candidate with all its scores and what was decided."""
-    assert candidate.clip_id == decision.clip_id
-    plain = {f.name: getattr(candidate, f.name) for f in fields(ClipCandidate)}
-    return {
-        **plain,
-        "scores": dict(candidate.scores),
-        "dynamism": candidate.scores.get("dynamism"),
-        "decision": str(decision.verdict),
-        "reasons": [str(reason) for reason in decision.reasons],
-        "split": str(split),
-    }
-
-
-def plan_rows(shards: Sequence[PlannedShard]) -> list[dict[str, object]]:
-    """One row a planned clip."""
-    return [
-        {
-            **{f.name: getattr(clip, f.name) for f in fields(PlannedClip)},
-            "scores": dict(clip.scores),
-            "split": str(clip.split),
-            "shard": shard.name,
-            "bucket": shard.bucket,
-        }
-        for shard in shards
-        for clip in shard.clips
-    ]
-
-
-def shards_from_plan(table: pa.Table) -> tuple[PlannedShard, ...]:
-    """The shards of a `PLAN` table, in order."""
-    clips: dict[tuple[str, str], list[PlannedClip]] = {}
-    for row in table.to_pylist():
-        place = (row.pop("bucket"), row.pop("shard"))
-        clip = PlannedClip(**{**row, "scores": dict(row["scores"]), "split": Split(row["split"])})
-        clips.setdefault(place, []).append(clip)
-    return tuple(PlannedShard(name=name, bucket=bucket, clips=tuple(part)) for (bucket, name), part in clips.items())
+def candidates_table(found: Iterable[ClipCandidate]) -> pa.Table:
+    """The candidates by columns (schema `CANDIDATES`)."""
+    listed = list(found)
+    unnamed = {name for candidate in listed for name in candidate.scores if name not in SCORES}
+    assert not unnamed, f"scores {sorted(unnamed)} have no column: add them to rows.SCORES"
+    columns = {name: [getattr(candidate, name) for candidate in listed] for name in CANDIDATES.names}
+    return pa.table(columns, schema=CANDIDATES)
 
 
 def encode_row(record: ShardRecord) -> dict[str, object]:

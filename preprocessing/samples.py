@@ -390,12 +390,6 @@ class PlannedClip:
         """Frames on the grid."""
         return clip_num_frames(self.num_segments)
 
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What encoding reads: where this changes (a new file under the old path, a new caption), the clip is planned again."""
-        grid = (self.start_frame, self.end_frame, self.fps, self.num_segments, self.height_px, self.width_px)
-        return (self.clip_id, self.sha256 or self.content_id, self.caption, self.crop, *grid)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedShard:

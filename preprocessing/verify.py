@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 import pyarrow as pa
 import xxhash
 
-from preprocessing import rows
+from preprocessing import plan_rows, rows
 from preprocessing.dataset import MANIFEST, Dataset, manifest_key
 from preprocessing.pins import pins
+from preprocessing.relations import texts
 from preprocessing.rows import source_from_row
-from preprocessing.samples import IndexRow, PlannedShard, ShardRecord
+from preprocessing.samples import IndexRow, ShardRecord
 from preprocessing.shards import INDEX_SCHEMA, SCRATCH, file_key, index_key, read_index, tar_key
 from preprocessing.storage import Storage, iterate_chunks, read_parquet
 
@@ -37,7 +38,7 @@ _SCHEMAS: Mapping[str, pa.Schema] = {
     "signals": rows.SIGNALS,
     "thumbs": rows.THUMBS,
     "clips": rows.CLIPS,
-    "plan": rows.PLAN,
+    "plan": plan_rows.PLAN,
     "encodes": rows.ENCODES,
     "removed": rows.REMOVED,
 }
@@ -79,19 +80,20 @@ def _check_sources(dataset: Dataset) -> Iterator[str]:
 
 def _check_plan(dataset: Dataset) -> Iterator[str]:
     written = {record.key: record for record in dataset.ledger.encodes()}
-    planned = {shard.key: shard for shard in dataset.ledger.plan()}
+    plan = dataset.ledger.plan()
+    keys, clip_ids = texts(plan_rows.shard_keys(plan)), texts(plan["clip_id"])
+    planned = {keys[start]: clip_ids[start:end] for start, end in plan_rows.shard_ranges(plan)}
     yield from (f"shard {key} was encoded but never planned" for key in written if key not in planned)
-    for key, shard in planned.items():
+    for key, clips in planned.items():
         if key in written:
-            yield from _check_totals(shard, written[key])
+            yield from _check_totals(key, set(clips), written[key])
 
 
-def _check_totals(shard: PlannedShard, record: ShardRecord) -> Iterator[str]:
-    planned = {clip.clip_id for clip in shard.clips}
+def _check_totals(key: str, planned: set[str], record: ShardRecord) -> Iterator[str]:
     done = Counter([*record.clip_ids, *record.failed])
-    yield from (f"shard {shard.key}: clip {c} is neither encoded nor failed" for c in sorted(planned - set(done)))
-    yield from (f"shard {shard.key}: clip {c} was not planned" for c in sorted(set(done) - planned))
-    yield from (f"shard {shard.key}: clip {c} is encoded and failed, or twice" for c, n in done.items() if n > 1)
+    yield from (f"shard {key}: clip {c} is neither encoded nor failed" for c in sorted(planned - set(done)))
+    yield from (f"shard {key}: clip {c} was not planned" for c in sorted(set(done) - planned))
+    yield from (f"shard {key}: clip {c} is encoded and failed, or twice" for c, n in done.items() if n > 1)
 
 
 def _check_shards(dataset: Dataset) -> Iterator[str]:

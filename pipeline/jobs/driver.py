@@ -4,12 +4,15 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint, report_settings
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
@@ -19,18 +22,18 @@ from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
 from preprocessing import candidates as candidates_step
 from preprocessing import decide as decide_step
-from preprocessing.candidates import candidates
 from preprocessing.dataset import Dataset, manifest_table
-from preprocessing.decide import decide
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
+from preprocessing.plan_rows import shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
+from preprocessing.replay import decided_clips
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
-from preprocessing.samples import ClipCandidate, CodecRecord, Decision, PlannedShard, Source, SourceScan
-from preprocessing.sources import SourceListing, split_of
+from preprocessing.samples import CodecRecord, Source, SourceScan
+from preprocessing.sources import SourceListing
 from preprocessing.storage import Storage
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
@@ -144,20 +147,21 @@ class Driver:
         self._need_ray()
         return read_hashes(sources, self._recipe)
 
-    def scan_beside_encode(self, sources: Sequence[Source], shards: Sequence[PlannedShard]) -> None:
+    def scan_beside_encode(self, sources: Sequence[Source], shards: pa.Table) -> None:
         """Scans a wave while the shards of the last one are encoded."""
         todo = [self._pending[source.source_id] for source in sources if source.source_id in self._pending]
-        if not (todo or shards):
+        num_shards = len(shard_ranges(shards))
+        if not (todo or num_shards):
             return
         self._need_ray()
         collector = ScanCollector(self._ledger, scan_fingerprint(self._recipe))
-        tasks = chain(self._encode_tasks(shards), self._scan_tasks(todo, collector))
+        tasks = chain(self._encode_tasks(shards, num_shards), self._scan_tasks(todo, collector))
         try:
             run_bounded(tasks, max_in_flight=self._recipe.cluster.max_tasks)
         finally:
             collector.commit()
         self.scanned += len(todo)
-        self.encoded += len(shards)
+        self.encoded += num_shards
 
     def _scan_tasks(self, todo: Sequence[Source], collector: ScanCollector) -> Iterator:
         if not todo:
@@ -165,13 +169,13 @@ class Driver:
         self._scan_meter = self._scan_meter or self._meters.meter("scan", len(self._pending))
         return scan_tasks(todo, self._recipe, collector, self._scan_meter)
 
-    def _encode_tasks(self, shards: Sequence[PlannedShard]) -> Iterator:
-        if not shards:
+    def _encode_tasks(self, shards: pa.Table, num_shards: int) -> Iterator:
+        if not num_shards:
             return iter(())
         self._encode_meter = self._encode_meter or self._meters.meter("encode", 0)
-        self._encode_meter.grow(len(shards))
+        self._encode_meter.grow(num_shards)
         return encode_tasks(
-            shards,
+            shards_of_plan(shards),
             self._recipe,
             dataset_uri=self._uri,
             fingerprint=self._encode_fingerprint(),
@@ -179,8 +183,8 @@ class Driver:
             meter=self._encode_meter,
         )
 
-    def decide_and_plan(self, *, without: Collection[str]) -> tuple[PlannedShard, ...]:
-        """Decides about sources that need it and plans their clips; gives the shards to encode.
+    def decide_and_plan(self, *, without: Collection[str]) -> pa.Table:
+        """Decides about sources that need it and plans their clips; gives the rows of the shards to encode.
 
         Args:
             without: Sources of later waves, which are left alone: so that a killed run packs as an undisturbed one.
@@ -188,15 +192,15 @@ class Driver:
         settings = decide_fingerprint(self._recipe)
         todo = set(self._ledger.undecided_sources(settings)) - set(without)
         self._decide(todo, settings)
-        kept = kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px)
-        due = [clip for clip in kept if clip.source_id not in without]
-        if due:
+        kept = self._kept()
+        due = kept.filter(pc.invert(pc.is_in(kept["source_id"], value_set=pa.array(without, pa.string()))))
+        if due.num_rows:
             codec = self._codec_record()
             added = plan(
                 due,
                 self._ledger.plan(),
                 self._recipe.plan,
-                latent_bytes=lambda clip: latent_bytes(clip, codec),
+                latent_bytes=lambda clips: latent_bytes(clips, codec),
                 encode_fingerprint=self._encode_fingerprint(),
                 retry=self._retry,
             )
@@ -204,35 +208,32 @@ class Driver:
             self._ledger.append_plan(added)
         return self.pending_shards()
 
-    def _decide(self, source_ids: set[str], settings: str) -> None:
-        if not source_ids:
-            return
-        found: list[ClipCandidate] = []
-        decisions: list[Decision] = []
-        splits = {}
-        for scan in self._ledger.iterate_scans(source_ids):
-            cut = cut_and_decide(scan, self._recipe)
-            found += [candidate for candidate, _ in cut]
-            decisions += [decision for _, decision in cut]
-            splits[scan.source.source_id] = split_of(scan.source.group_id, self._recipe.sources.eval_percent)
-        self._ledger.append_clips(found, decisions, splits, fingerprint=settings)
+    def _kept(self) -> pa.Table:
+        return kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px)
 
-    def pending_shards(self) -> tuple[PlannedShard, ...]:
-        """Shards that are planned and not encoded."""
-        shards = self._ledger.plan()
-        return pending_shards(shards, self._ledger.encodes(), self._encode_fingerprint()) if shards else ()
+    def _decide(self, source_ids: set[str], settings: str) -> None:
+        if source_ids:
+            scans = self._ledger.iterate_scans(source_ids)
+            self._ledger.append_clips(recipe_clips(scans, self._recipe), source_ids, fingerprint=settings)
+
+    def pending_shards(self) -> pa.Table:
+        """The rows of the shards that are planned and not encoded."""
+        planned = self._ledger.plan()
+        if not planned.num_rows:
+            return planned
+        return pending_shards(planned, self._ledger.encodes(), self._encode_fingerprint())
 
     def publish(self) -> None:
-        """Writes the version of the dataset that holds what is kept and encoded now, then the report."""
-        shards = self._ledger.plan()
-        if not shards:
+        """Writes the version of the dataset that holds what is kept and encoded now."""
+        planned = self._ledger.plan()
+        if not planned.num_rows:
             return
         codec = self._codec_record()
         table = manifest_table(
-            kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px),
-            shards,
+            self._kept(),
+            planned,
             self._ledger.encodes(),
-            latents_bytes=lambda clip: latent_bytes(clip, codec),
+            latents_bytes=lambda clips: latent_bytes(clips, codec),
             encode_fingerprint=self._encode_fingerprint(),
         )
         self._dataset.write_manifest(table)
@@ -301,21 +302,9 @@ def decide_fingerprint(recipe: Recipe) -> str:
     return fingerprint(versions, recipe.clips, recipe.decide, recipe.sources.eval_percent)
 
 
-def cut_and_decide(scan: SourceScan, recipe: Recipe) -> list[tuple[ClipCandidate, Decision]]:
-    """The candidates of a scanned source and what is decided about each."""
-    assert scan.probe is not None
-    assert scan.signals is not None
-    found = candidates(
-        source_id=scan.source.source_id,
-        num_frames=scan.num_frames,
-        height_px=scan.picture.height_px if scan.picture else scan.probe.height_px,
-        width_px=scan.picture.width_px if scan.picture else scan.probe.width_px,
-        transitions=scan.transitions,
-        signals=scan.signals,
-        clips=recipe.clips,
-        first_frame=scan.first_frame,
-    )
-    return [(candidate, decide(candidate, recipe.decide)) for candidate in found]
+def recipe_clips(scans: Iterable[SourceScan], recipe: Recipe) -> pa.Table:
+    """What a recipe makes of scanned sources (schema `rows.CLIPS`)."""
+    return decided_clips(scans, recipe.clips, recipe.decide, eval_percent=recipe.sources.eval_percent)
 
 
 def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -30,7 +30,7 @@ def fetch_codec_record(recipe: Recipe) -> CodecRecord:
 
 
 def encode_tasks(
-    shards: Sequence[PlannedShard],
+    shards: Iterable[PlannedShard],
     recipe: Recipe,
     *,
     dataset_uri: str,

@@ -6,14 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Recipe
-from pipeline.jobs.driver import PreprocessResult, cut_and_decide, open_driver
+from pipeline.jobs.driver import PreprocessResult, open_driver, recipe_clips
 from pipeline.tracking import Tracking
-from preprocessing import rows
+from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
+from preprocessing.relations import texts
 from preprocessing.report.changes import write_changes
-from preprocessing.samples import ClipCandidate, Decision, PlannedShard, Source, Split, Verdict
+from preprocessing.samples import Source, Verdict
 from preprocessing.sources import find_sources
 
 
@@ -36,7 +38,7 @@ def scan_dataset(
     listing = find_sources(inputs, recipe.sources, limit=limit)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(inputs, listing, complete=limit is None, retry_failed=retry_failed)
-        driver.scan_beside_encode(listing.sources, ())
+        driver.scan_beside_encode(listing.sources, plan_rows.PLAN.empty_table())
         return driver.finish(listing, tracking)
 
 
@@ -60,7 +62,7 @@ def preprocess(
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(inputs, listing, complete=limit is None, retry_failed=retry_failed)
         later = {source.source_id for source in listing.sources}
-        shards: tuple[PlannedShard, ...] = ()
+        shards = plan_rows.PLAN.empty_table()
         for wave in _waves(listing.sources, recipe.cluster.wave_sources):
             driver.scan_beside_encode(wave, shards)
             later -= {source.source_id for source in wave}
@@ -148,26 +150,25 @@ def preview_plan(
         ValueError: If there is no dataset.
     """
     dataset = Dataset.open(dataset_uri)
-    found = [pair for scan in dataset.ledger.iterate_scans(None) for pair in cut_and_decide(scan, recipe)]
-    kept = [candidate for candidate, decision in found if decision.verdict is Verdict.KEEP]
-    reasons = Counter(str(decision.reasons[0]) for _, decision in found if decision.reasons)
-    before = {row["clip_id"] for row in dataset.ledger.clips().to_pylist() if row["decision"] == Verdict.KEEP}
-    after = {candidate.clip_id for candidate in kept}
+    found = recipe_clips(dataset.ledger.iterate_scans(None), recipe)
+    kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
+    before = _decided(dataset.ledger.clips(), Verdict.KEEP)
+    reasons = Counter(texts(pc.list_element(dropped["reasons"], 0)))
+    after_ids, before_ids = set(texts(kept["clip_id"])), set(texts(before["clip_id"]))
     if sheet is not None:
-        write_changes(dataset, _clips_table(found), sheet, overrides=overrides)
+        write_changes(dataset, found, sheet, overrides=overrides)
     return PlanPreview(
-        kept=len(kept),
-        kept_hours=round(sum(candidate.end_s - candidate.start_s for candidate in kept) / 3600, 6),
+        kept=kept.num_rows,
+        kept_hours=round((pc.sum(pc.subtract(kept["end_s"], kept["start_s"])).as_py() or 0.0) / 3600, 6),
         dropped=dict(reasons.most_common()),
-        segments=dict(sorted(Counter(candidate.num_segments for candidate in kept).items())),
-        now_kept=tuple(sorted(after - before)),
-        now_dropped=tuple(sorted(before - after)),
+        segments=dict(sorted(Counter(kept["num_segments"].to_numpy().tolist()).items())),
+        now_kept=tuple(sorted(after_ids - before_ids)),
+        now_dropped=tuple(sorted(before_ids - after_ids)),
     )
 
 
-def _clips_table(found: Sequence[tuple[ClipCandidate, Decision]]) -> pa.Table:
-    decided = [rows.clip_row(candidate, decision, Split.TRAIN) for candidate, decision in found]
-    return pa.Table.from_pylist(decided, schema=rows.CLIPS)
+def _decided(clips: pa.Table, verdict: Verdict) -> pa.Table:
+    return clips.filter(pc.field("decision") == str(verdict))
 
 
 def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:

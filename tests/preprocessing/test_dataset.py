@@ -3,15 +3,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from preprocessing.config import PlanConfig
 from preprocessing.dataset import MANIFEST, Dataset, DatasetRecord, inspect_table, load_manifest, manifest_table
 from preprocessing.plan import pending_shards, plan
+from preprocessing.plan_rows import PLAN, shards_of_plan
 from preprocessing.samples import CodecRecord, PlannedClip, ShardRecord, Verdict
 from preprocessing.shards import ShardReader, write_shard
 from preprocessing.storage import LocalStorage
-from tests.preprocessing.test_ledger import A, B, decide, make_failure, make_planned, make_scan
+from tests.preprocessing.test_ledger import A, B, decide, kept_table, make_failure, make_planned, make_scan
 from tests.preprocessing.test_members import make_sample
 
 FINGERPRINT = "0123456789abcdef"
@@ -22,21 +26,26 @@ CODEC = CodecRecord(
 CLIPS = [make_planned(f"c{i}", uri=f"videos/{i}.mp4") for i in range(5)]
 
 
+def hundred_bytes_each(clips: pa.Table) -> NDArray[np.int64]:
+    return np.full(clips.num_rows, 100)
+
+
 def build(dataset: Dataset, scratch: Path, clips: list[PlannedClip], failing: frozenset[str] = frozenset()) -> str:
     """What a driver does after deciding: plan, encode what is pending, manifest."""
     ledger = dataset.ledger
+    kept = kept_table(clips)
     added = plan(
-        clips, ledger.plan(), PlanConfig(max_samples_per_shard=2), latent_bytes=lambda clip: 100,
+        kept, ledger.plan(), PlanConfig(max_samples_per_shard=2), latent_bytes=hundred_bytes_each,
         encode_fingerprint=FINGERPRINT,
     )  # fmt: skip
     ledger.append_plan(added)
-    for shard in pending_shards(ledger.plan(), ledger.encodes(), FINGERPRINT):
+    for shard in shards_of_plan(pending_shards(ledger.plan(), ledger.encodes(), FINGERPRINT)):
         good = [clip for clip in shard.clips if clip.clip_id not in failing]
         samples = (make_sample(clip.clip_id, seed=int(clip.clip_id[1:])) for clip in good)
         failed = {clip.clip_id: "decoding died" for clip in shard.clips if clip.clip_id in failing}
         ledger.append_encodes([write_shard(dataset.storage, shard.key, samples, scratch=scratch, failed=failed)])
     table = manifest_table(
-        clips, ledger.plan(), ledger.encodes(), latents_bytes=lambda clip: 100, encode_fingerprint=FINGERPRINT
+        kept, ledger.plan(), ledger.encodes(), latents_bytes=hundred_bytes_each, encode_fingerprint=FINGERPRINT
     )
     return dataset.write_manifest(table)
 
@@ -149,7 +158,7 @@ def test_a_late_worker_for_which_other_clips_failed_hurts_nothing(tmp_path: Path
     dataset = Dataset.create(str(tmp_path / "data"))
     build(dataset, tmp_path, CLIPS[:2])
     before = lasting_bytes(tmp_path / "data")
-    (shard,) = dataset.ledger.plan()
+    (shard,) = shards_of_plan(dataset.ledger.plan())
     write_shard(dataset.storage, shard.key, [make_sample("c0")], scratch=tmp_path, failed={"c1": "out of memory"})
     after = lasting_bytes(tmp_path / "data")
     assert {name: after[name] for name in before} == before
@@ -189,5 +198,7 @@ def test_inspect_answers_for_an_empty_dataset(tmp_path: Path) -> None:
 
 def test_records_of_other_keys_are_no_samples() -> None:
     stray = ShardRecord(key="64x64/none", sha256="s", size=1, clip_ids=("c0",), failed={})
-    table = manifest_table(CLIPS, (), [stray], latents_bytes=lambda clip: 1, encode_fingerprint=FINGERPRINT)
+    table = manifest_table(
+        kept_table(CLIPS), PLAN.empty_table(), [stray], latents_bytes=hundred_bytes_each, encode_fingerprint=FINGERPRINT
+    )
     assert table.num_rows == 0

@@ -1,9 +1,10 @@
 import pytest
 
 from preprocessing.config import DecideConfig
-from preprocessing.decide import decide
+from preprocessing.decide import decide, decisions
 from preprocessing.reasons import Reason
-from preprocessing.samples import ClipCandidate, Verdict
+from preprocessing.rows import candidates_table
+from preprocessing.samples import ClipCandidate, Decision, Verdict
 
 GOOD = {
     "transitions": 0.0,
@@ -39,8 +40,13 @@ def candidate(num_segments: int = 2, **changed: float) -> ClipCandidate:
     )
 
 
+def decide_one(clip: ClipCandidate, settings: DecideConfig) -> Decision:
+    (decision,) = decisions([clip], settings)
+    return decision
+
+
 def test_a_good_clip_is_kept() -> None:
-    decision = decide(candidate(), DecideConfig())
+    decision = decide_one(candidate(), DecideConfig())
     assert (decision.verdict, decision.reasons) == (Verdict.KEEP, ())
 
 
@@ -68,36 +74,57 @@ def test_a_good_clip_is_kept() -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_order_of_importance(changed: dict, reasons: tuple[Reason, ...]) -> None:
-    decision = decide(candidate(**changed), DecideConfig())
+    decision = decide_one(candidate(**changed), DecideConfig())
     assert (decision.verdict, decision.reasons) == (Verdict.DROP, reasons)
 
 
 def test_a_shaking_camera_before_moving_people_is_worth_it() -> None:
-    assert decide(candidate(camera_speed=25.0, steadiness=0.1), DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(candidate(camera_speed=25.0, steadiness=0.1), DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_a_film_of_a_low_rate_that_repeats_nothing_is_judged_by_its_rate_alone() -> None:
-    assert decide(candidate(source_fps=12.0, effective_fps=12.0), DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(candidate(source_fps=12.0, effective_fps=12.0), DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_a_still_under_a_pan_is_dropped_only_where_one_asks_for_it() -> None:
     flat = candidate(rest_motion=0.2)
-    assert decide(flat, DecideConfig()).verdict is Verdict.KEEP
-    assert decide(flat, DecideConfig(min_rest_motion=0.5)).reasons == (Reason.STILL_IMAGE,)
+    assert decide_one(flat, DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(flat, DecideConfig(min_rest_motion=0.5)).reasons == (Reason.STILL_IMAGE,)
 
 
 def test_a_still_camera_does_not_shake() -> None:
-    assert decide(candidate(camera_speed=0.2, steadiness=0.0), DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(candidate(camera_speed=0.2, steadiness=0.0), DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_motion_that_was_not_measured_is_not_static() -> None:
     unmeasured = candidate(num_segments=1)
     scores = {name: GOOD[name] for name in ("transitions", "height_px", "source_fps", "black_share")}
     unmeasured = ClipCandidate(**{**vars(unmeasured), "scores": scores})
-    assert decide(unmeasured, DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(unmeasured, DecideConfig()).verdict is Verdict.KEEP
 
 
 @pytest.mark.parametrize("min_dynamism", [0.0, 5.9, 6.1, 100.0])
 def test_a_threshold_is_where_it_says(min_dynamism: float) -> None:
-    kept = decide(candidate(), DecideConfig(min_dynamism=min_dynamism)).verdict is Verdict.KEEP
+    kept = decide_one(candidate(), DecideConfig(min_dynamism=min_dynamism)).verdict is Verdict.KEEP
     assert kept == (min_dynamism <= 6.0)
+
+
+def test_a_clip_is_decided_alone_as_among_others() -> None:
+    clips = [candidate(), candidate(dynamism=0.0), candidate(num_segments=0, black_share=0.9), candidate(height_px=8.0)]
+    together = decisions(clips, DecideConfig())
+    assert together == tuple(decide_one(clip, DecideConfig()) for clip in clips)
+    assert [decision.reasons for decision in together] == [
+        (),
+        (Reason.STATIC,),
+        (Reason.TOO_SHORT, Reason.BLACK),
+        (Reason.TOO_SMALL,),
+    ]
+
+
+def test_no_clips_give_no_decisions() -> None:
+    assert decide(candidates_table([]), DecideConfig()).num_rows == 0
+
+
+def test_a_score_without_a_column_is_refused() -> None:
+    with pytest.raises(AssertionError, match=r"scores \['charm'\] have no column"):
+        candidates_table([candidate(charm=1.0)])

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.dynamism import Film, format_films, kind_films, measure
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
-from preprocessing.decide import decide
+from preprocessing.decide import decisions
 from preprocessing.reasons import Reason
 from preprocessing.samples import PictureArea, Verdict
 from preprocessing.scan import ScanSettings, measure_file
@@ -51,7 +51,7 @@ def scanned(path: Path) -> tuple[PictureArea | None, list[tuple[Verdict, tuple[R
         signals=measured.signals,
         clips=ClipsConfig(),
     )
-    decided = [decide(candidate, DecideConfig()) for candidate in found]
+    decided = decisions(found, DecideConfig())
     return measured.picture, [(decision.verdict, decision.reasons) for decision in decided]
 
 

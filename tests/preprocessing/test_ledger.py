@@ -1,17 +1,17 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from preprocessing import rows
+from preprocessing import plan_rows, rows
 from preprocessing.effort import Effort
 from preprocessing.ledger import Ledger, part_key
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
-    Decision,
     PlannedClip,
     PlannedShard,
     Probe,
@@ -73,7 +73,7 @@ def make_candidate(source: Source, clip_index: int) -> ClipCandidate:
     return ClipCandidate(
         clip_id=f"{source.source_id}-{clip_index}", source_id=source.source_id, shot_index=0, clip_index=clip_index,
         start_frame=37 * clip_index, end_frame=37 * clip_index + 37, start_s=0.0, end_s=1.5, fps=24.0,
-        num_segments=1, scores={"dynamism": 1.5, "black": 0.0},
+        num_segments=1, scores={"dynamism": 1.5, "black_share": 0.0},
     )  # fmt: skip
 
 
@@ -84,6 +84,21 @@ def make_planned(clip_id: str, **changes: object) -> PlannedClip:
         fps=24.0, num_segments=1, height_px=64, width_px=64, scores={"dynamism": 1.0}, content_id="1-1",
     )  # fmt: skip
     return replace(clip, **changes)
+
+
+def kept_table(clips: Sequence[PlannedClip]) -> pa.Table:
+    """Clips as `plan` takes them (schema `plan_rows.KEPT`)."""
+    return pa.Table.from_pylist([{**vars(clip), "split": str(clip.split)} for clip in clips], schema=plan_rows.KEPT)
+
+
+def plan_table(shards: Sequence[PlannedShard]) -> pa.Table:
+    """Shards as the ledger takes them (schema `plan_rows.PLAN`)."""
+    names = [shard.name for shard in shards for _ in shard.clips]
+    buckets = [shard.bucket for shard in shards for _ in shard.clips]
+    clips = kept_table([clip for shard in shards for clip in shard.clips])
+    return pa.table(
+        [pa.array(names, pa.string()), pa.array(buckets, pa.string()), *clips.columns], schema=plan_rows.PLAN
+    )
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -101,7 +116,7 @@ A, B, C = make_source("a"), make_source("b"), make_source("c")
 
 def test_an_empty_ledger_answers_everything(ledger: Ledger) -> None:
     assert ledger.sources().num_rows == ledger.transitions().num_rows == ledger.clips().num_rows == 0
-    assert ledger.plan() == ()
+    assert ledger.plan().num_rows == 0
     assert ledger.encodes() == ()
     assert ledger.pending_sources([A, B], "f") == (A, B)
     assert ledger.undecided_sources("f") == ()
@@ -228,14 +243,21 @@ def test_a_kill_between_the_parts_of_a_scan_leaves_no_trace(
     assert storage.exists(part_key("transitions", 1))
 
 
+def make_clips(candidates: Sequence[ClipCandidate], verdicts: Sequence[Verdict]) -> pa.Table:
+    """Candidates that were decided about, as the ledger takes them."""
+    columns = {
+        "decision": [str(verdict) for verdict in verdicts],
+        "reasons": [["static"] if verdict is Verdict.DROP else [] for verdict in verdicts],
+        "dynamism": [candidate.scores["dynamism"] for candidate in candidates],
+        "split": ["eval"] * len(candidates),
+    }
+    decided = rows.candidates_table(candidates)
+    return pa.table({**{name: decided[name] for name in decided.column_names}, **columns}, schema=rows.CLIPS)
+
+
 def decide(ledger: Ledger, source: Source, verdicts: Sequence[Verdict], fingerprint: str = "d") -> None:
-    candidates = [make_candidate(source, i) for i in range(len(verdicts))]
-    reasons: Callable[[Verdict], tuple[Reason, ...]] = lambda v: (Reason.STATIC,) if v is Verdict.DROP else ()  # noqa: E731
-    decisions = [
-        Decision(clip_id=candidate.clip_id, verdict=verdict, reasons=reasons(verdict))
-        for candidate, verdict in zip(candidates, verdicts, strict=True)
-    ]
-    ledger.append_clips(candidates, decisions, {source.source_id: Split.EVAL}, fingerprint=fingerprint)
+    clips = make_clips([make_candidate(source, i) for i in range(len(verdicts))], verdicts)
+    ledger.append_clips(clips, [source.source_id], fingerprint=fingerprint)
 
 
 def test_a_new_decision_replaces_that_of_its_sources_only(ledger: Ledger) -> None:
@@ -248,7 +270,7 @@ def test_a_new_decision_replaces_that_of_its_sources_only(ledger: Ledger) -> Non
         (f"{A.source_id}-0", "drop", ["static"]),
         (f"{B.source_id}-0", "keep", []),
     ]
-    assert (clips[1]["dynamism"], clips[1]["split"], dict(clips[1]["scores"])["black"]) == (1.5, "eval", 0.0)
+    assert (clips[1]["dynamism"], clips[1]["split"], clips[1]["scores"]["black_share"]) == (1.5, "eval", 0.0)
     decide(ledger, A, [])
     assert ledger.clips()["source_id"].to_pylist() == [B.source_id]
 
@@ -269,10 +291,10 @@ def test_plan_and_encodes_come_back_in_order(ledger: Ledger) -> None:
         PlannedShard(name=f"f-{i}", bucket="64x64", clips=(make_planned(f"c{i}"), make_planned(f"d{i}")))
         for i in (2, 1)
     ]
-    ledger.append_plan(shards[:1])
-    ledger.append_plan([])
-    ledger.append_plan(shards[1:])
-    assert ledger.plan() == tuple(shards)
+    ledger.append_plan(plan_table(shards[:1]))
+    ledger.append_plan(plan_table([]))
+    ledger.append_plan(plan_table(shards[1:]))
+    assert tuple(plan_rows.shards_of_plan(ledger.plan())) == tuple(shards)
     records = [
         ShardRecord(key="64x64/f-2", sha256="s", size=1, clip_ids=("c2",), failed={"d2": "died"}),
         ShardRecord(key="64x64/f-1", sha256="t", size=2, clip_ids=("c1", "d1"), failed={}),

@@ -1,17 +1,19 @@
 import random
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import rows
+from preprocessing import plan_rows, rows
 from preprocessing.config import PlanConfig
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
-from preprocessing.samples import ClipCandidate, CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split
-from tests.preprocessing.test_ledger import make_candidate, make_planned, make_scan, make_source
+from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split, Verdict
+from tests.preprocessing.test_ledger import kept_table, make_candidate, make_planned, make_scan, make_source, plan_table
+from tests.preprocessing.test_ledger import make_clips as decided_clips
 
 FINGERPRINT, OTHER = "0123456789abcdef", "fedcba9876543210"
 MIB = 2**20
@@ -28,10 +30,34 @@ def add(
     fingerprint: str = FINGERPRINT,
     **options: object,
 ) -> tuple[PlannedShard, ...]:
-    return plan(
-        kept, so_far, PlanConfig(target_shard_mb=3, max_samples_per_shard=4), latent_bytes=lambda clip: MIB,
-        encode_fingerprint=fingerprint, **options,
+    return add_sized(kept, so_far, bytes_each=MIB, fingerprint=fingerprint, **options)
+
+
+def add_sized(
+    kept: Sequence[PlannedClip],
+    so_far: Sequence[PlannedShard] = (),
+    *,
+    bytes_each: int,
+    target_shard_mb: int = 3,
+    fingerprint: str = FINGERPRINT,
+    **options: object,
+) -> tuple[PlannedShard, ...]:
+    added = plan(
+        kept_table(kept), plan_table(so_far), PlanConfig(target_shard_mb=target_shard_mb, max_samples_per_shard=4),
+        latent_bytes=lambda clips: np.full(clips.num_rows, bytes_each), encode_fingerprint=fingerprint, **options,
     )  # fmt: skip
+    assert added.schema.equals(plan_rows.PLAN)
+    return tuple(plan_rows.shards_of_plan(added))
+
+
+def pending(
+    so_far: Sequence[PlannedShard], encodes: Sequence[ShardRecord], fingerprint: str
+) -> tuple[PlannedShard, ...]:
+    return tuple(plan_rows.shards_of_plan(pending_shards(plan_table(so_far), encodes, fingerprint)))
+
+
+def failed(so_far: Sequence[PlannedShard], encodes: Sequence[ShardRecord]) -> dict[str, str]:
+    return failed_clips(plan_table(so_far), encodes)
 
 
 @settings(max_examples=50, deadline=None)
@@ -57,18 +83,12 @@ def test_equal_clips_in_another_order_give_equal_shards() -> None:
 
 def test_a_shard_is_full_at_its_size_or_its_number_of_samples() -> None:
     assert [len(shard.clips) for shard in add(make_clips(7))] == [3, 3, 1]
-    small = plan(
-        make_clips(9), (), PlanConfig(target_shard_mb=3, max_samples_per_shard=4), latent_bytes=lambda clip: 1,
-        encode_fingerprint=FINGERPRINT,
-    )  # fmt: skip
+    small = add_sized(make_clips(9), bytes_each=1)
     assert [len(shard.clips) for shard in small] == [4, 4, 1]
 
 
 def test_a_clip_larger_than_a_shard_stands_alone() -> None:
-    large = plan(
-        make_clips(2), (), PlanConfig(target_shard_mb=1), latent_bytes=lambda clip: 5 * MIB,
-        encode_fingerprint=FINGERPRINT,
-    )  # fmt: skip
+    large = add_sized(make_clips(2), bytes_each=5 * MIB, target_shard_mb=1)
     assert [len(shard.clips) for shard in large] == [1, 1]
 
 
@@ -88,7 +108,7 @@ def test_names_carry_the_encode_fingerprint_and_a_new_one_plans_all_again() -> N
     new = add(clips, old, fingerprint=OTHER)
     assert old[0].name.startswith("01234567-")
     assert new[0].name.startswith("fedcba98-")
-    assert pending_shards((*old, *new), (), OTHER) == new
+    assert pending((*old, *new), (), OTHER) == new
 
 
 def test_a_changed_file_or_caption_is_planned_again_under_another_name() -> None:
@@ -109,17 +129,17 @@ def test_names_do_not_depend_on_time_stamps() -> None:
 def test_a_failed_clip_is_planned_again_only_when_asked_for_and_once() -> None:
     clips = make_clips(3)
     so_far = add(clips)
-    failed = ShardRecord(
+    record = ShardRecord(
         key=so_far[0].key, sha256="s", size=1, clip_ids=("c000", "c002"), failed={"c001": "decoding died"}
     )
     assert add(clips, so_far) == ()
-    assert failed_clips(so_far, [failed]) == {"c001": "decoding died"}
-    (again,) = add(clips, so_far, retry=failed_clips(so_far, [failed]))
+    assert failed(so_far, [record]) == {"c001": "decoding died"}
+    (again,) = add(clips, so_far, retry=failed(so_far, [record]))
     assert [clip.clip_id for clip in again.clips] == ["c001"]
-    assert failed_clips((*so_far, again), [failed]) == {}
-    assert pending_shards((*so_far, again), [failed], FINGERPRINT) == (again,)
+    assert failed((*so_far, again), [record]) == {}
+    assert pending((*so_far, again), [record], FINGERPRINT) == (again,)
     twice = ShardRecord(key=again.key, sha256="", size=0, clip_ids=(), failed={"c001": "again"})
-    assert failed_clips((*so_far, again), [failed, twice]) == {"c001": "again"}
+    assert failed((*so_far, again), [record, twice]) == {"c001": "again"}
 
 
 def test_a_retry_of_a_whole_shard_gets_another_name() -> None:
@@ -133,15 +153,11 @@ def test_a_retry_of_a_whole_shard_gets_another_name() -> None:
 def test_kept_clips_know_their_source_and_their_size() -> None:
     source = make_source("a", caption="a dog", licence="CC0")
     sources = pa.Table.from_pylist([rows.source_row(make_scan(source), fingerprint="f", part=0)], schema=rows.SOURCES)
-    clip = {field.name: getattr(make_candidate(source, 3), field.name) for field in fields(ClipCandidate)}
-    clips = [
-        {**clip, "decision": decision, "reasons": [], "split": "eval", "scores": dict(clip["scores"])}
-        for decision in ("keep", "drop")
-    ]
-    (kept,) = kept_clips(sources, pa.Table.from_pylist(clips, schema=rows.CLIPS), [(64, 64), (48, 64)])
+    clips = decided_clips([make_candidate(source, 3), make_candidate(source, 4)], [Verdict.KEEP, Verdict.DROP])
+    (kept,) = plan_rows.planned_clips(kept_clips(sources, clips, [(64, 64), (48, 64)]))
     assert (kept.height_px, kept.width_px) == (48, 64)
     assert (kept.caption, kept.licence, kept.location, kept.content_id) == ("a dog", "CC0", source.location, "1-1")
-    assert (kept.split, kept.clip_index, kept.scores) == (Split.EVAL, 3, {"dynamism": 1.5, "black": 0.0})
+    assert (kept.split, kept.clip_index, kept.scores) == (Split.EVAL, 3, {"dynamism": 1.5, "black_share": 0.0})
 
 
 @pytest.mark.parametrize(
@@ -157,4 +173,5 @@ def test_the_size_of_latents_is_known_beforehand() -> None:
         codec_id="dct", latent_channels=16, spatial_stride=8, text_dim=8, text_tokens=4, pooled_dim=4, image_dim=4,
         image_tokens=4, weights_sha256="", options={},
     )  # fmt: skip
-    assert latent_bytes(make_planned("a", num_segments=2), codec) == 2 * 16 * 19 * 8 * 8
+    clips = [make_planned("a", num_segments=2), make_planned("b", width_px=128)]
+    assert latent_bytes(kept_table(clips), codec).tolist() == [2 * 16 * 19 * 8 * 8, 2 * 16 * 10 * 8 * 16]

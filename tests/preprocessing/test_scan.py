@@ -16,7 +16,7 @@ import pytest
 
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
-from preprocessing.decide import decide
+from preprocessing.decide import decisions
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
 from preprocessing.samples import Decision, Source, SourceScan, Span, Verdict
@@ -37,7 +37,7 @@ def source_at(path: Path) -> Source:
     return Source(source_id="a1", group_id="a1", uri=path.name, location=str(path), content_id="1")
 
 
-def decided(scan: SourceScan) -> list[Decision]:
+def decided(scan: SourceScan) -> tuple[Decision, ...]:
     assert scan.probe is not None
     assert scan.signals is not None
     found = candidates(
@@ -49,7 +49,7 @@ def decided(scan: SourceScan) -> list[Decision]:
         signals=scan.signals,
         clips=ClipsConfig(),
     )
-    return [decide(candidate, DecideConfig()) for candidate in found]
+    return decisions(found, DecideConfig())
 
 
 def test_one_pass_measures_everything(worker: IsolatedWorker) -> None:

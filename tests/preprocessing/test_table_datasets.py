@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, SourcesConfig, TransitionsConfig
-from preprocessing.decide import decide
 from preprocessing.downloads import Downloads
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.ledger import Ledger
 from preprocessing.plan import kept_clips
-from preprocessing.samples import PlannedClip, SourceScan
+from preprocessing.plan_rows import planned_clips
+from preprocessing.replay import decided_clips
+from preprocessing.samples import PlannedClip
 from preprocessing.scan import ScanSettings, scan_input
 from preprocessing.sources import find_sources, split_of
 from preprocessing.storage import open_storage
@@ -56,30 +56,14 @@ def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
 
 def clips_of(table: Path, dataset: Path, worker: IsolatedWorker) -> tuple[Ledger, list[PlannedClip]]:
     """All that happens between a table and the plan, as the jobs do it."""
-    ledger, config, clips = Ledger(open_storage(str(dataset))), SourcesConfig(eval_percent=50), ClipsConfig()
+    ledger, config = Ledger(open_storage(str(dataset))), SourcesConfig(eval_percent=50)
     listing = find_sources([str(table)], config, limit=None)
     downloads = Downloads()
     ledger.append_scans([scan_input(source, SETTINGS, worker, downloads) for source in listing.sources], "f")
-    found, splits = [], {}
-    for scan in ledger.iterate_scans(None):
-        found += cut(scan, clips)
-        splits[scan.source.source_id] = split_of(scan.source.group_id, config.eval_percent)
-    ledger.append_clips(found, [decide(c, DecideConfig()) for c in found], splits, fingerprint="f")
-    return ledger, sorted(
-        kept_clips(ledger.sources(), ledger.clips(), [(64, 64)]), key=lambda c: (c.uri, c.start_frame)
-    )
-
-
-def cut(scan: SourceScan, clips: ClipsConfig) -> list:
-    assert scan.probe is not None
-    assert scan.signals is not None
-    return list(
-        candidates(
-            source_id=scan.source.source_id, num_frames=scan.num_frames, height_px=scan.probe.height_px,
-            width_px=scan.probe.width_px, transitions=scan.transitions, signals=scan.signals, clips=clips,
-            first_frame=scan.first_frame,
-        )
-    )  # fmt: skip
+    found = decided_clips(ledger.iterate_scans(None), ClipsConfig(), DecideConfig(), eval_percent=config.eval_percent)
+    ledger.append_clips(found, ledger.undecided_sources("f"), fingerprint="f")
+    kept = planned_clips(kept_clips(ledger.sources(), ledger.clips(), [(64, 64)]))
+    return ledger, sorted(kept, key=lambda c: (c.uri, c.start_frame))
 
 
 def miradata_row(index: str, video_id: str, start: int, end: int, caption: str) -> dict[str, object]:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from preprocessing.dataset import Dataset, manifest_key
+from preprocessing.plan_rows import shard_keys
 from preprocessing.samples import ShardRecord
 from preprocessing.shards import index_key, tar_key
 from preprocessing.storage import LocalStorage
@@ -26,7 +27,7 @@ def test_a_sound_dataset_has_no_problems(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("place", [0, 700, -2000, -1])
 def test_one_flipped_byte_anywhere_in_a_shard_is_a_problem(dataset: Dataset, place: int) -> None:
-    key = tar_key(dataset.ledger.plan()[0].key)
+    key = tar_key(shard_keys(dataset.ledger.plan())[0].as_py())
     data = bytearray(dataset.storage.read_bytes(key))
     data[place] ^= 1
     dataset.storage.write_atomic(key, bytes(data))
@@ -42,7 +43,7 @@ def flip(dataset: Dataset, key: str) -> None:
 
 
 def test_a_flipped_byte_in_an_index_or_a_manifest_is_a_problem(dataset: Dataset) -> None:
-    key = index_key(dataset.ledger.plan()[0].key)
+    key = index_key(shard_keys(dataset.ledger.plan())[0].as_py())
     sound = dataset.storage.read_bytes(key)
     flip(dataset, key)
     assert verify(dataset)
@@ -52,17 +53,19 @@ def test_a_flipped_byte_in_an_index_or_a_manifest_is_a_problem(dataset: Dataset)
 
 
 BREAKAGES: dict[str, Callable[[Dataset], None]] = {
-    r"\.tar is missing": lambda d: d.storage.delete(tar_key(d.ledger.plan()[0].key)),
-    r"index\.parquet is missing": lambda d: d.storage.delete(index_key(d.ledger.plan()[0].key)),
-    r"bytes; \d+ were written": lambda d: d.storage.write_atomic(tar_key(d.ledger.plan()[0].key), b"short"),
+    r"\.tar is missing": lambda d: d.storage.delete(tar_key(shard_keys(d.ledger.plan())[0].as_py())),
+    r"index\.parquet is missing": lambda d: d.storage.delete(index_key(shard_keys(d.ledger.plan())[0].as_py())),
+    r"bytes; \d+ were written": lambda d: d.storage.write_atomic(
+        tar_key(shard_keys(d.ledger.plan())[0].as_py()), b"short"
+    ),
     "the current manifest .* is missing": lambda d: d.storage.delete(manifest_key(d.manifests()[0])),
     "encoded but never planned": lambda d: d.ledger.append_encodes(
         [ShardRecord(key="64x64/stray", sha256="", size=0, clip_ids=(), failed={})]
     ),
     "neither encoded nor failed": lambda d: d.ledger.append_encodes(
-        [ShardRecord(key=d.ledger.plan()[0].key, sha256="", size=0, clip_ids=(), failed={"c0": "x"})]
+        [ShardRecord(key=shard_keys(d.ledger.plan())[0].as_py(), sha256="", size=0, clip_ids=(), failed={"c0": "x"})]
     ),
-    "which does not have it": lambda d: d.ledger.append_removed([d.ledger.plan()[0].key]),
+    "which does not have it": lambda d: d.ledger.append_removed([shard_keys(d.ledger.plan())[0].as_py()]),
     "no table of this name": lambda d: d.storage.write_atomic("ledger/notes-1.parquet", b"x"),
     "cannot be read": lambda d: d.storage.write_atomic("ledger/thumbs-00000000.parquet", b"x"),
 }

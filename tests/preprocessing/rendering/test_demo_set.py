@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, SourcesConfig, TransitionsConfig
-from preprocessing.decide import decide
+from preprocessing.decide import decisions
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
 from preprocessing.rendering.degenerate import degenerate_films
@@ -86,7 +86,7 @@ def _outcome(scan: SourceScan) -> Outcome:
         signals=scan.signals,
         clips=ClipsConfig(max_segments=8),
     )
-    reasons = [decide(candidate, DecideConfig()).reasons for candidate in found]
+    reasons = [decision.reasons for decision in decisions(found, DecideConfig())]
     dropped = Counter(first for first, *_ in filter(None, reasons))
     return Outcome(file=name, failed_for=None, kept=reasons.count(()), dropped=dict(dropped))
 

@@ -4,12 +4,16 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from preprocessing.config import ClipsConfig, DecideConfig, PlanConfig, ReportConfig
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.plan import kept_clips, plan
+from preprocessing.plan_rows import PLAN, shards_of_plan
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.summary import summarize
 from preprocessing.report.write import write_report
@@ -43,16 +47,22 @@ def dataset(tmp_path: Path) -> Dataset:
     return dataset
 
 
+def one_byte_each(clips: pa.Table) -> NDArray[np.int64]:
+    return np.ones(clips.num_rows, np.int64)
+
+
 def encode_all_but_one(dataset: Dataset, scratch: Path) -> None:
     ledger = dataset.ledger
     kept = kept_clips(ledger.sources(), ledger.clips(), [(64, 64)])
     options = {"encode_fingerprint": FINGERPRINT}
-    ledger.append_plan(plan(kept, (), PlanConfig(max_samples_per_shard=2), latent_bytes=lambda clip: 1, **options))
-    first, _ = ledger.plan()
+    ledger.append_plan(
+        plan(kept, PLAN.empty_table(), PlanConfig(max_samples_per_shard=2), latent_bytes=one_byte_each, **options)
+    )
+    first, _ = shards_of_plan(ledger.plan())
     good, bad = first.clips
     samples, failed = [make_sample(good.clip_id)], {bad.clip_id: "decoding died"}
     ledger.append_encodes([write_shard(dataset.storage, first.key, samples, scratch=scratch, failed=failed)])
-    table = manifest_table(kept, ledger.plan(), ledger.encodes(), latents_bytes=lambda clip: 1, **options)
+    table = manifest_table(kept, ledger.plan(), ledger.encodes(), latents_bytes=one_byte_each, **options)
     dataset.write_manifest(table)
 
 
