@@ -125,8 +125,8 @@ class ClipsConfig(Settings):
     """Mean brightness under which a frame is black; night scenes reach 15."""
     black_stretch_s: Annotated[float, Field(gt=0)] = 0.5
     """A shot is divided where it is black for so long, in seconds."""
-    frozen_stretch_s: Annotated[float, Field(gt=0)] = 1.5
-    """A shot is divided where it shows one picture for so long, in seconds; people before a fixed camera stand still for 1.1."""
+    frozen_stretch_s: Annotated[float, Field(gt=0)] = 1.0
+    """A shot is divided where it shows one picture for so long, in seconds; of real footage, only a hard compressed still scene does."""
     active_dynamism: Annotated[float, Field(ge=0)] = 0.6
     """A moment that moves less is still, in per cent of the diagonal per second."""
 
