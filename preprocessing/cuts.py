@@ -27,6 +27,9 @@ _MIN_RESIDUE = 2.5
 """Of a cut for which too few blocks show enough to fail, of 255: night."""
 _MIN_RELATIVE = 0.5
 """The same in units of contrast."""
+_WHOLE = 0.5
+"""Share of blocks that fail where the whole picture changes."""
+
 Grays = Sequence[NDArray[np.uint8]]
 
 
@@ -45,7 +48,8 @@ def cut_score(grays: Grays, at: int, settings: TransitionsConfig, residue: Motio
     if not _is_change(found, settings):
         return None
     usual = max((residue(grays[i - 1], grays[i]).mean for i in _neighbours(grays, at)), default=0.0)
-    if found.mean < settings.cut_ratio * (usual + _REST):
+    ratio = settings.cut_ratio if _is_whole(found) else settings.jump_ratio
+    if found.mean < ratio * (usual + _REST):
         return None
     if _comes_back(grays, at, found, settings, residue) or is_lettering(grays[at - 1], grays[at]):
         return None
@@ -55,6 +59,11 @@ def cut_score(grays: Grays, at: int, settings: TransitionsConfig, residue: Motio
 def _is_change(found: Residue, settings: TransitionsConfig) -> bool:
     dark = found.mean >= max(_MIN_RESIDUE, _MIN_RELATIVE * found.contrast)
     return dark or found.failed >= settings.cut_failed_share
+
+
+def _is_whole(found: Residue) -> bool:
+    """Whether the whole picture changes, and not some things in it, which a fast hand does as well."""
+    return found.failed >= _WHOLE or found.mean >= _MIN_RELATIVE * found.contrast
 
 
 def _is_peak(grays: Grays, at: int) -> bool:
