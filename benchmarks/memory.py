@@ -14,8 +14,10 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any, NamedTuple, Self
 
 import av
 import numpy as np
@@ -23,6 +25,7 @@ import numpy as np
 from benchmarks.processes import peak_rss_mb
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, MotionConfig, ScanConfig, TransitionsConfig
+from preprocessing.downloads import Downloads
 from preprocessing.encode import encode_shard
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.samples import PlannedClip, PlannedShard, Source, Split
@@ -74,14 +77,31 @@ def _repeat(loop: Path, path: Path, times: int) -> None:
     with av.open(str(loop)) as given, av.open(str(path), "w") as made:
         source = given.streams.video[0]
         stream = made.add_stream_from_template(source)
-        packets = [(bytes(p), p.pts, p.dts, p.duration, p.is_keyframe) for p in given.demux(source) if p.size]
-        length = len(packets) * packets[0][3]
+        packets = [_Packet.of(packet) for packet in given.demux(source) if packet.size]
+        length = sum(packet.duration for packet in packets)
         for i in range(times):
-            for data, pts, dts, duration, is_keyframe in packets:
-                packet = av.Packet(data)
-                packet.stream, packet.time_base, packet.is_keyframe = stream, source.time_base, is_keyframe
-                packet.pts, packet.dts, packet.duration = pts + i * length, dts + i * length, duration
-                made.mux(packet)
+            for kept in packets:
+                made.mux(kept.later(i * length, stream))
+
+
+class _Packet(NamedTuple):
+    data: bytes
+    pts: int
+    dts: int
+    duration: int
+    is_keyframe: bool
+    time_base: Fraction
+
+    @classmethod
+    def of(cls, packet: Any) -> Self:  # noqa: ANN401 - PyAV's types allow no stamps
+        return cls(bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.time_base)
+
+    def later(self, ticks: int, stream: Any) -> av.Packet:  # noqa: ANN401
+        packet = av.Packet(self.data)
+        packet.stream, packet.is_keyframe, packet.duration = stream, self.is_keyframe, self.duration
+        packet.pts, packet.dts = self.pts + ticks, self.dts + ticks
+        packet.time_base = self.time_base
+        return packet
 
 
 class _Watch:
@@ -134,7 +154,7 @@ def encode(path: Path) -> Peak:
         record = encode_shard(
             PlannedShard(name="00000000-a", bucket="480x832", clips=(clip,)), codec=load_codec(settings), worker=worker,
             storage=open_storage(str(path.parent / "dataset")), settings=settings, fingerprint="0" * 16,
-            scratch=path.parent / "scratch",
+            scratch=path.parent / "scratch", downloads=Downloads(),
         )  # fmt: skip
         child_mb, cpu_s = watch.stop(), worker.spent().cpu_s
     if not record.clip_ids:

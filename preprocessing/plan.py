@@ -182,7 +182,7 @@ def _nearest_sizes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`nearest_size` of what every source shows between black bars; there are many sources, and few sizes of pictures."""
     shown = _shown_areas(sources).dictionary_encode()
-    areas = [PictureArea.of_crop(crop) for crop in shown.dictionary.to_pylist()]
+    areas = [PictureArea.of_crop(str(crop)) for crop in shown.dictionary.to_pylist()]
     nearest = [nearest_size(area.height_px, area.width_px, sizes_px) for area in areas if area]
     found = np.array(nearest, np.int64).reshape(-1, 2)[shown.indices.to_numpy()]
     return found[:, 0], found[:, 1]
@@ -191,9 +191,9 @@ def _nearest_sizes(
 def _shown_areas(sources: pa.Table) -> pa.StringArray:
     """`PictureArea.crop` of what every source shows, the whole picture where there are no bars."""
     whole = [sources[name].cast(pa.string()) for name in ("width_px", "height_px")]
-    crops = pc.if_else(
-        pc.equal(sources["crop"], ""), pc.binary_join_element_wise(*whole, "0", "0", ":"), sources["crop"]
-    )
+    corner, separator = pa.scalar("0"), pa.scalar(":")
+    uncropped = pc.binary_join_element_wise(*whole, corner, corner, separator)  # pyright: ignore[reportCallIssue, reportArgumentType] - scalars are fine
+    crops = pc.if_else(pc.equal(sources["crop"], pa.scalar("")), uncropped, sources["crop"])
     return crops.combine_chunks()
 
 

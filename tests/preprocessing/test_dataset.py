@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from preprocessing import storage
 from preprocessing.config import PlanConfig
 from preprocessing.dataset import MANIFEST, Dataset, DatasetRecord, inspect_table, load_manifest, manifest_table
 from preprocessing.plan import pending_shards, plan
 from preprocessing.plan_rows import PLAN, shards_of_plan
 from preprocessing.samples import CodecRecord, PlannedClip, ShardRecord, Verdict
 from preprocessing.shards import ShardReader, write_shard
-from preprocessing.storage import LocalStorage
 from tests.preprocessing.test_ledger import A, B, decide, kept_table, make_failure, make_planned, make_scan
 from tests.preprocessing.test_members import make_sample
 
@@ -137,12 +137,12 @@ def test_a_kill_at_any_step_and_the_same_command_give_the_same_bytes(
 ) -> None:
     undisturbed = tmp_path / "undisturbed"
     build(Dataset.create(str(undisturbed)), tmp_path, CLIPS, failing=frozenset({"c2"}))
-    step, steps, done = LocalStorage._publish, 0, False  # between the temporary file and its rename
+    step, steps, done = storage._fsync, 0, False  # between the temporary file and its rename, and after it
     while not done:
         root = tmp_path / f"killed-{steps}"
         with monkeypatch.context() as patch:
             maybe_die, left = dying_after(steps, step)
-            patch.setattr(LocalStorage, "_publish", maybe_die)
+            patch.setattr(storage, "_fsync", maybe_die)
             try:
                 build(Dataset.create(str(root)), tmp_path, CLIPS, failing=frozenset({"c2"}))
                 done = left[0] > 0

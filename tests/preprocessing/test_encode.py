@@ -161,7 +161,7 @@ def test_a_child_killed_from_outside_costs_nothing(video: Path, tmp_path: Path) 
 
         killed: list[str] = []
         results = list(encode_clips(clips, encode_with_a_kill, worker, max_attempts=1))
-    assert killed == ["b", "b"]
+    assert set(killed) == {"b"}  # once if the child had decoded all of it ahead, else again from its beginning
     samples = [result for result in results if isinstance(result, LatentSample)]
     record = write_shard(open_storage(str(tmp_path / "two")), undisturbed.key, samples, scratch=tmp_path)
     assert record == undisturbed

@@ -148,7 +148,7 @@ def test_a_scan_whose_child_was_killed_from_outside_measures_the_same_to_the_las
     assert scan.signals is not None
     assert expected.signals is not None
     for name, values in expected.signals.motion.items():
-        assert np.array_equal(values, scan.signals.motion[name])
+        assert np.array_equal(values, scan.signals.motion[name], equal_nan=True)
 
 
 def _kill_child_at_work(worker: IsolatedWorker) -> None:
