@@ -25,7 +25,13 @@ FINGERPRINT_DIGITS = 8
 HASH_DIGITS = 12
 """Hex digits of the content's hash in a shard's name."""
 
-_BUCKET = ("height_px", "width_px")
+LONGEST_OF_CLASS = (1, 4, 10, 40)
+"""Segments of the longest clip of each class of lengths: a curriculum that begins with short clips reads only their shards."""
+
+_LENGTH = "length_class"
+"""Column with the place of a clip in `LONGEST_OF_CLASS`."""
+
+_BUCKET = ("height_px", "width_px", _LENGTH)
 """Columns in which the clips of one shard agree."""
 
 _ORDER = (*_BUCKET, "uri", "start_frame", "clip_id")
@@ -56,7 +62,7 @@ def plan(
     """
     prefix = _prefix(encode_fingerprint)
     planned = _planned_under(so_far, prefix)
-    added = _unsettled(kept, planned, retry).sort_by(ascending(*_ORDER))
+    added = _with_length_class(_unsettled(kept, planned, retry)).sort_by(ascending(*_ORDER))
     times_planned = _times_planned(added, planned)
     names, buckets = [], []
     for start, end in _pack(added, latent_bytes(added), settings):
@@ -115,8 +121,23 @@ def _bucket_ends(clips: pa.Table) -> list[int]:
     return [*(np.flatnonzero(changes) + 1).tolist(), clips.num_rows]
 
 
+def _with_length_class(clips: pa.Table) -> pa.Table:
+    places = np.searchsorted(LONGEST_OF_CLASS, clips["num_segments"].to_numpy())
+    return clips.append_column(_LENGTH, pa.array(places, pa.int32()))
+
+
 def _bucket(clips: pa.Table) -> str:
-    return "x".join(str(clips[name][0]) for name in _BUCKET)
+    height_px, width_px, place = (clips[name][0].as_py() for name in _BUCKET)
+    return f"{height_px}x{width_px}-{_length_name(place)}"
+
+
+def _length_name(place: int) -> str:
+    """A class of lengths in bucket names: 1, 2to4, 5to10, 11to40 or 41up segments."""
+    shortest = LONGEST_OF_CLASS[place - 1] + 1 if place else 1
+    if place == len(LONGEST_OF_CLASS):
+        return f"{shortest}up"
+    longest = LONGEST_OF_CLASS[place]
+    return str(longest) if shortest == longest else f"{shortest}to{longest}"
 
 
 def _content_hash(clips: pa.Table, times_planned: Mapping[str, int]) -> str:

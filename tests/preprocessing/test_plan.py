@@ -97,8 +97,19 @@ def test_a_shard_holds_one_size_in_order_of_the_sources() -> None:
     tall = make_clips(4)[2:]
     shards = add(wide + tall)
     assert [(shard.bucket, [clip.clip_id for clip in shard.clips]) for shard in shards] == [
-        ("64x64", ["c002", "c003"]),
-        ("64x128", ["c000", "c001"]),
+        ("64x64-1", ["c002", "c003"]),
+        ("64x128-1", ["c000", "c001"]),
+    ]
+
+
+def test_a_shard_holds_clips_of_about_one_length() -> None:
+    lengths = (40, 1, 3, 12, 4, 2, 41)
+    clips = [replace(clip, num_segments=n) for clip, n in zip(make_clips(7), lengths, strict=True)]
+    assert [(shard.bucket, [clip.num_segments for clip in shard.clips]) for shard in add(clips)] == [
+        ("64x64-1", [1]),
+        ("64x64-2to4", [3, 4, 2]),
+        ("64x64-11to40", [40, 12]),
+        ("64x64-41up", [41]),
     ]
 
 

@@ -60,7 +60,7 @@ BREAKAGES: dict[str, Callable[[Dataset], None]] = {
     ),
     "the current manifest .* is missing": lambda d: d.storage.delete(manifest_key(d.manifests()[0])),
     "encoded but never planned": lambda d: d.ledger.append_encodes(
-        [ShardRecord(key="64x64/stray", sha256="", size=0, clip_ids=(), failed={})]
+        [ShardRecord(key="64x64-1/stray", sha256="", size=0, clip_ids=(), failed={})]
     ),
     "neither encoded nor failed": lambda d: d.ledger.append_encodes(
         [ShardRecord(key=shard_keys(d.ledger.plan())[0].as_py(), sha256="", size=0, clip_ids=(), failed={"c0": "x"})]
@@ -104,10 +104,10 @@ def test_a_clip_whose_shard_was_removed_is_encoded_again_when_it_is_kept_again(
 
 def test_gc_removes_what_dead_workers_left_and_nothing_else(dataset: Dataset) -> None:
     assert isinstance(dataset.storage, LocalStorage)
-    temporary = dataset.storage.root / "shards/64x64/.x.tar.123.tmp"
+    temporary = dataset.storage.root / "shards/64x64-1/.x.tar.123.tmp"
     temporary.write_bytes(b"half")
-    dataset.storage.write_atomic("shards/64x64/01234567-uncommitted.tar", b"x")
-    assert set(gc(dataset, [])) == {"shards/64x64/.x.tar.123.tmp", "shards/64x64/01234567-uncommitted.tar"}
+    dataset.storage.write_atomic("shards/64x64-1/01234567-uncommitted.tar", b"x")
+    assert set(gc(dataset, [])) == {"shards/64x64-1/.x.tar.123.tmp", "shards/64x64-1/01234567-uncommitted.tar"}
     assert verify(dataset) == ()
 
 
