@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from evaluation.config import EvaluateConfig
 from preprocessing.config import (
+    CaptionsConfig,
     ClipsConfig,
     DecideConfig,
     EncodeConfig,
@@ -64,6 +65,8 @@ class Recipe(Settings):
     """Shots to clips."""
     decide: DecideConfig = DecideConfig()
     """Thresholds."""
+    captions: CaptionsConfig = CaptionsConfig()
+    """Captions by a model."""
     plan: PlanConfig = PlanConfig()
     """Clips to shards."""
     encode: EncodeConfig = EncodeConfig()

@@ -90,6 +90,28 @@ def read_clip_chunks(clip: PlannedClip) -> Iterator[Chunk]:
         yield np.stack(batch)
 
 
+def read_stills(clip: PlannedClip, number: int) -> Iterator[Chunk]:
+    """Pictures spread evenly over a clip, the first and the last among them, in one chunk; runs in the child.
+
+    Raises:
+        ValueError: If the file is not the one that was scanned.
+        UnreadableVideo: If the video ends before the clip does.
+    """
+    check_unchanged(clip)
+    fps = clip.fps * max(1, number - 1) / (clip.num_frames - 1)
+    stills = read_clip(
+        clip.location,
+        probe(clip.location),
+        start_frame=clip.start_frame,
+        fps=fps,
+        num_frames=number,
+        height_px=clip.height_px,
+        width_px=clip.width_px,
+        picture=PictureArea.of_crop(clip.crop),
+    )
+    yield np.stack(list(stills))
+
+
 def check_unchanged(clip: PlannedClip) -> None:
     """Refuse a file that is not the one whose scan led to this clip.
 

@@ -162,6 +162,8 @@ class DecideConfig(Settings):
     min_effective_fps: Annotated[float, Field(ge=0)] = 13.0
     """New frames a second of a source that shows frames again; less is `low_frame_rate`: 12 in a container of 24, 12.5 in one of 25.
     A silent film at 17 is fine."""
+    min_caption_words: Annotated[int, Field(ge=0)] = 0
+    """Words of the caption that came with the video; less is `no_caption`. 0 keeps clips without one, 1 drops them."""
 
 
 class PlanConfig(Settings):
@@ -225,3 +227,38 @@ class ReportConfig(Settings):
     """Of one hour of a GPU that encoding sets aside (`cluster.gpus_per_encode`). Your provider's price list."""
     cost_per_gb_month: Annotated[float, Field(ge=0)] | None = None
     """Of keeping 10^9 bytes of shards for a month. Your provider's price list."""
+
+
+class CaptionsConfig(Settings):
+    """Captions by a model of the Qwen2.5-VL class; read before planning, so that shards are planned with what is encoded."""
+
+    empty: Literal["encode", "write"] = "encode"
+    """A clip without a caption is encoded with an empty one, or gets one written by the model from its pictures. To drop such
+    clips instead, set `decide.min_caption_words` to 1."""
+    given: Literal["keep", "rewrite"] = "keep"
+    """A caption that came with a video is kept, or rewritten by the model (paper, 4.3, for the prompts of its evaluation: Qwen2.5-VL)."""
+    model: str = ""
+    """Folder of a transformers `Qwen2_5_VLForConditionalGeneration` with its tokenizer and image processor, or a hub id
+    ``owner/name@revision``; read only if one of the two above asks for it."""
+    revision: str | None = None
+    """Hub revision of an id that names none of its own; None for a local folder."""
+    allow_download: bool = False
+    """Whether a hub may be asked."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type that the model computes in."""
+    device: str = "cpu"
+    """torch device of the model."""
+    num_frames: Annotated[int, Field(ge=1, le=64)] = 8
+    """Pictures that the model sees of a clip, spread evenly over it, at the size that is encoded."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=2048)] = 256
+    """Longest answer, in tokens: as many as the Llama encoder takes."""
+    write_instruction: str = (
+        "These are frames of one video in order. Describe it in one paragraph: who or what is seen and what happens, "
+        "the surroundings, the camera's motion, light and style. Say only what is visible."
+    )
+    """What the model is asked about a clip's pictures."""
+    rewrite_instruction: str = (
+        "Rewrite this description of a video as one fluent paragraph in English that names subject, motion, surroundings, "
+        "camera and style. Keep all facts, add none, and answer with the description alone:"
+    )
+    """What the model is asked about a caption, which follows it."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,6 +57,7 @@ class DatasetRecord:
         recipe: The stored recipe, as JSON values.
         fingerprints: Of each step, by its name.
         codec: Which codec wrote the latents, None before the first encode.
+        captioner: Which model wrote captions (`captions.policy.CaptionerRecord`), None if none ever did.
         manifest: SHA-256 of the current manifest, None before the first one.
     """
 
@@ -63,6 +65,7 @@ class DatasetRecord:
     recipe: Mapping[str, object] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     codec: CodecRecord | None = None
+    captioner: Mapping[str, Any] | None = None
     manifest: str | None = None
 
 

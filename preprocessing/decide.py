@@ -119,4 +119,5 @@ _CLIP: tuple[_Rule, ...] = (
     (Reason.FROZEN, lambda clip, settings: clip["frozen_share"] > settings.max_frozen_share),
     (Reason.STILL_IMAGE, _still_image),
     (Reason.TOO_FAST, _too_fast),
+    (Reason.NO_CAPTION, lambda clip, settings: clip["caption_words"] < settings.min_caption_words),
 )

@@ -225,4 +225,5 @@ def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) ->
         "codec": asdict(record),
         "fingerprints": {"encode": fingerprint},
     }
-    return metadata | ({"licence": clip.licence} if clip.licence else {})
+    written = {"caption_origin": json.loads(clip.caption_origin)} if clip.caption_origin else {}
+    return metadata | written | ({"licence": clip.licence} if clip.licence else {})

@@ -245,6 +245,15 @@ class Ledger:
             return planned
         return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=forgotten)))
 
+    def append_captions(self, captions: pa.Table) -> None:
+        """Commit what a model said of clips (schema `plan_rows.CAPTIONS`)."""
+        if captions.num_rows:
+            self._write("captions", self._next("captions"), captions)
+
+    def captions(self) -> pa.Table:
+        """All that models ever said of clips, in the order of the commits (schema `plan_rows.CAPTIONS`)."""
+        return self._read_all("captions", plan_rows.CAPTIONS)
+
     def append_encodes(self, records: Sequence[ShardRecord]) -> None:
         """Commit written shards."""
         if records:

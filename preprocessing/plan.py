@@ -157,6 +157,11 @@ def pending_shards(plan: pa.Table, encodes: Iterable[ShardRecord], encode_finger
     return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=written)))
 
 
+def is_planned_under(plan: pa.Table, encode_fingerprint: str) -> bool:
+    """Whether any shard was ever planned under these encode settings."""
+    return _planned_under(plan, _prefix(encode_fingerprint)).num_rows > 0
+
+
 def failed_clips(plan: pa.Table, encodes: Iterable[ShardRecord]) -> dict[str, str]:
     """Clips whose last attempt at encoding failed, with a line each; what `plan` may retry.
 
@@ -190,6 +195,7 @@ def kept_clips(sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int,
     height_px, width_px = _nearest_sizes(of_clip, sizes_px)
     found = {"height_px": pa.array(height_px, pa.int32()), "width_px": pa.array(width_px, pa.int32())}
     found |= {name: of_clip[name] for name in _OF_SOURCE}
+    found |= {"caption_origin": pa.array([""] * kept.num_rows, pa.string())}
     found |= {name: kept[name] for name in plan_rows.KEPT.names if name not in found}
     return pa.table(found).select(plan_rows.KEPT.names).cast(plan_rows.KEPT)
 

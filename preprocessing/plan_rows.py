@@ -20,7 +20,7 @@ KEPT = pa.schema(
         ("shot_index", pa.int32()), ("clip_index", pa.int32()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
         ("start_s", pa.float64()), ("end_s", pa.float64()), ("fps", pa.float64()), ("num_segments", pa.int32()),
         ("height_px", pa.int32()), ("width_px", pa.int32()), ("scores", SCORE_COLUMNS), ("content_id", pa.string()),
-        ("sha256", pa.string()), ("crop", pa.string()),
+        ("sha256", pa.string()), ("crop", pa.string()), ("caption_origin", pa.string()),
     ]
 )  # fmt: skip
 """Kept clips with all that encoding needs to know; `samples.PlannedClip` is one row."""
@@ -30,6 +30,16 @@ PLAN = pa.schema([pa.field("shard", pa.string()), pa.field("bucket", pa.string()
 
 _ENCODED = ("clip_id", "caption", "crop", "start_frame", "end_frame", "fps", "num_segments", "height_px", "width_px")
 """What encoding reads of a kept clip, besides the file's content."""
+
+CAPTIONS = pa.schema(
+    [
+        *(KEPT.field(name) for name in (*_ENCODED, "content_id", "sha256")),
+        pa.field("text", pa.string()),
+        pa.field("failure", pa.string()),
+        pa.field("fingerprint", pa.string()),
+    ]
+)
+"""One row a clip that a model was asked about: what it read (`caption` is the one given), and `text`, or why there is none."""
 
 
 def same_clips(kept: pa.Table, planned: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"
     TOO_SHORT = "too_short"
     TOO_SMALL = "too_small"
+    NO_CAPTION = "no_caption"
     LOW_FRAME_RATE = "low_frame_rate"
     BLACK = "black"
     FROZEN = "frozen"
@@ -41,6 +42,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DUPLICATE: "another source has the same content",
     Reason.TOO_SHORT: "the shot is shorter than one segment",
     Reason.TOO_SMALL: "the picture is smaller than the training size allows",
+    Reason.NO_CAPTION: "the video came with no caption, or too short a one",
     Reason.LOW_FRAME_RATE: "the frame rate, not counting frames shown again, is too low for the training rate",
     Reason.BLACK: "most of the clip is black",
     Reason.FROZEN: "one picture is shown again and again",

@@ -1,6 +1,7 @@
 """Stored scans to decided clips, under any settings, without decoding anything."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,9 @@ from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.decide import decide
 from preprocessing.samples import ClipCandidate, SourceScan
 from preprocessing.sources import split_of
+
+CAPTION_WORDS = "caption_words"
+"""The score that a new caption changes without a new scan."""
 
 
 def decided_clips(
@@ -27,7 +31,8 @@ def decided_clips(
     found: list[ClipCandidate] = []
     splits: list[str] = []
     for scan in scans:
-        cut = cut_source(scan, clips)
+        words = float(len(scan.source.caption.split()))
+        cut = [replace(one, scores={**one.scores, CAPTION_WORDS: words}) for one in cut_source(scan, clips)]
         found += cut
         splits += [str(split_of(scan.source.group_id, eval_percent))] * len(cut)
     decided = decide(rows.candidates_table(found), thresholds)
@@ -50,3 +55,17 @@ def cut_source(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...
         clips=clips,
         first_frame=scan.first_frame,
     )
+
+
+def recaptioned_sources(sources: pa.Table, clips: pa.Table) -> set[str]:
+    """Ids of sources whose caption got another number of words since their clips were decided.
+
+    Args:
+        sources: `Ledger.sources()`.
+        clips: `Ledger.clips()`.
+    """
+    words = pa.array([len(str(caption).split()) for caption in sources["caption"].to_pylist()], pa.float64())
+    at = pc.index_in(clips["source_id"], value_set=sources["source_id"].combine_chunks())
+    decided = pc.struct_field(clips["scores"], CAPTION_WORDS)
+    differs = pc.not_equal(words.take(at), pc.fill_null(decided, pa.scalar(-1.0)))
+    return set(map(str, pc.unique(clips["source_id"].filter(differs)).to_pylist()))

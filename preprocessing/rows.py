@@ -29,7 +29,7 @@ from preprocessing.video_io.timeline import frame_step_s
 SCORES = (
     "height_px", "source_fps", "transitions", "black_share", "frozen_share", "effective_fps", "dynamism",
     "dynamism_spread", "active_share", "long_dynamism", "own_motion", "own_area", "rest_motion", "camera_speed",
-    "steadiness", "followed",
+    "steadiness", "followed", "caption_words",
 )  # fmt: skip
 """Names of all scores; `preprocessing.scores` says what they mean. One that was not measured is null."""
 

@@ -360,6 +360,7 @@ class PlannedClip:
     Attributes:
         height_px: Of the encoded pictures, as `width_px`.
         crop: `PictureArea.crop` of what lies between black bars, empty for the whole picture; only that is encoded.
+        caption_origin: JSON about the model that wrote the caption, empty for one that came with the video.
     """
 
     clip_id: str
@@ -384,6 +385,7 @@ class PlannedClip:
     content_id: str = ""
     sha256: str = ""
     crop: str = ""
+    caption_origin: str = ""
 
     @property
     def num_frames(self) -> int:

@@ -38,6 +38,7 @@ _SCHEMAS: Mapping[str, pa.Schema] = {
     "signals": rows.SIGNALS,
     "thumbs": rows.THUMBS,
     "clips": rows.CLIPS,
+    "captions": plan_rows.CAPTIONS,
     "plan": plan_rows.PLAN,
     "encodes": rows.ENCODES,
     "removed": rows.REMOVED,

@@ -165,16 +165,22 @@ def _about_sheet(sheet: Path | None) -> str:
 def encode(
     dataset: options.Dataset,
     recipe: options.Recipe = None,
+    overrides: options.Set = None,
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Encode the planned shards, and name the new version of the dataset."""
+    """Encode the planned shards, and name the new version of the dataset; what --set changes is not stored."""
     from pipeline.jobs import preprocess as job
     from pipeline.tracking import Tracking
 
-    settings = dataset_recipe(dataset, recipe, None)
+    settings = dataset_recipe(dataset, recipe, overrides)
+    if dry_run:
+        preview = job.preview_encode(dataset, settings)
+        emit(preview.as_dict(), as_json=as_json, lines=preview.lines())
+        return
     result = job.encode_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
 

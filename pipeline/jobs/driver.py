@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint, report_settings
+from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
@@ -25,10 +26,10 @@ from preprocessing import decide as decide_step
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
-from preprocessing.plan import failed_clips, kept_clips, latent_bytes, pending_shards, plan
+from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.plan_rows import shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
-from preprocessing.replay import decided_clips
+from preprocessing.replay import decided_clips, recaptioned_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
@@ -55,6 +56,8 @@ class PreprocessResult:
         inputs: Sources that the inputs hold.
         ignored: Files of the inputs that got no row.
         scanned: Sources that this run decoded.
+        captioned: Clips that a model was asked about in this run.
+        without_caption: Clips that wait because no words could be written for them, with a line each.
         encoded_shards: Shards that this run wrote.
         pilot: What the whole input would take, where a limit left some of it out.
     """
@@ -62,6 +65,8 @@ class PreprocessResult:
     inputs: int = 0
     ignored: tuple[str, ...] = ()
     scanned: int = 0
+    captioned: int = 0
+    without_caption: Mapping[str, str] = field(default_factory=dict)
     encoded_shards: int = 0
     dataset: DatasetSummary
     pilot: Pilot | None = None
@@ -75,11 +80,12 @@ class PreprocessResult:
         d = self.dataset
         return [
             f"inputs: {self.inputs} sources, {len(self.ignored)} files ignored" + _in_brackets(self.ignored),
-            f"done now: {self.scanned} sources scanned, {self.encoded_shards} shards encoded",
+            f"done now: {self.scanned} sources scanned, {self.captioned} clips captioned, {self.encoded_shards} shards encoded",
             f"sources: {d.sources_ok} ok ({d.truncated} of them truncated), {sum(d.failed.values())} failed"
             + _of(d.failed),
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
             f"samples: {d.samples} in {d.shards} shards, {d.encode_failed} failed to encode, {d.waiting} waiting",
+            *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
             f"version: {d.manifest or 'none yet'}",
             *(self.pilot.lines() if self.pilot else ()),
         ]
@@ -99,12 +105,13 @@ def lease_owner() -> str:
 
 
 @contextmanager
-def open_driver(dataset_uri: str, recipe: Recipe, address: str | None) -> Iterator["Driver"]:
-    """The only writer of the dataset, for as long as the block lasts."""
+def open_driver(dataset_uri: str, recipe: Recipe, address: str | None, *, store: bool = True) -> Iterator["Driver"]:
+    """The only writer of the dataset, for as long as the block lasts; keeps the recipe there if `store`."""
     dataset = Dataset.create(dataset_uri)
     with dataset.storage.lease(lease_owner()), ExitStack() as stack:
         _clear(dataset.storage)
-        dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
+        if store:
+            dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
         yield Driver(dataset, dataset_uri, recipe, address, stack)
         _clear(dataset.storage)
 
@@ -132,6 +139,9 @@ class Driver:
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
         self._encode_meter: Meter | None = None
+        self._captions = CaptionStep(
+            dataset, recipe, need_ray=self._need_ray, meter=lambda clips: self._meters.meter("captions", clips)
+        )
         self.scanned = self.encoded = 0
 
     def take(self, inputs: Sequence[str], listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
@@ -141,6 +151,7 @@ class Driver:
             intake.record_vanished(inputs)
         self._pending = intake.take(listing, retry_failed=retry_failed)
         if retry_failed:
+            self._captions.retry_failures()
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
 
     def _read_hashes(self, sources: Sequence[Source]) -> Mapping[str, str]:
@@ -190,10 +201,14 @@ class Driver:
             without: Sources of later waves, which are left alone: so that a killed run packs as an undisturbed one.
         """
         settings = decide_fingerprint(self._recipe)
-        todo = set(self._ledger.undecided_sources(settings)) - set(without)
+        todo = set(self._ledger.undecided_sources(settings))
+        todo |= recaptioned_sources(self._ledger.sources(), self._ledger.clips())
+        todo -= set(without)
         self._decide(todo, settings)
         kept = self._kept()
         due = kept.filter(pc.invert(pc.is_in(kept["source_id"], value_set=pa.array(without, pa.string()))))
+        self._captions.write(due)
+        due = self._captions.apply(due)
         if due.num_rows:
             codec = self._codec_record()
             added = plan(
@@ -223,6 +238,12 @@ class Driver:
             return planned
         return pending_shards(planned, self._ledger.encodes(), self._encode_fingerprint())
 
+    def refuse_another_codec(self) -> None:
+        """Raise where clips are planned, but none for this codec with these options and sizes."""
+        planned = self._ledger.plan()
+        if planned.num_rows and not is_planned_under(planned, self._encode_fingerprint()):
+            raise ValueError(f"{self._uri} is not planned under these encode settings; run longtake plan with them")
+
     def publish(self) -> None:
         """Writes the version of the dataset that holds what is kept and encoded now."""
         planned = self._ledger.plan()
@@ -230,7 +251,7 @@ class Driver:
             return
         codec = self._codec_record()
         table = manifest_table(
-            self._kept(),
+            self._captions.apply(self._kept()),
             planned,
             self._ledger.encodes(),
             latents_bytes=lambda clips: latent_bytes(clips, codec),
@@ -245,6 +266,8 @@ class Driver:
             inputs=len(listing.sources) if listing else 0,
             ignored=listing.ignored if listing else (),
             scanned=self.scanned,
+            captioned=self._captions.written,
+            without_caption=self._captions.failed(self._kept()),
             encoded_shards=self.encoded,
             dataset=write_report(self._dataset, report_settings(self._recipe)),
             pilot=self._pilot(listing) if listing else None,

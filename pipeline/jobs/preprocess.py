@@ -5,14 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Recipe
-from pipeline.jobs.driver import PreprocessResult, open_driver, recipe_clips
+from pipeline.config import Recipe, fingerprint
+from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, open_driver, recipe_clips
 from pipeline.tracking import Tracking
 from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
+from preprocessing.encode import encode_fingerprint
+from preprocessing.plan import pending_shards
+from preprocessing.plan_rows import shard_keys
 from preprocessing.relations import texts
 from preprocessing.report.changes import write_changes
 from preprocessing.samples import Source, Verdict
@@ -86,17 +90,61 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
 
 
 def encode_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tracking: Tracking) -> PreprocessResult:
-    """The third step alone: encode what is planned, then name the new version of the dataset.
+    """The third step alone: encode what is planned, then name the new version of the dataset; the recipe is not stored.
 
     Raises:
-        ValueError: If there is no dataset.
+        ValueError: If there is no dataset, or its plan was made for another codec, other options or sizes.
         LeaseTaken: If another driver writes the dataset.
     """
     Dataset.open(dataset_uri)
-    with open_driver(dataset_uri, recipe, address) as driver:
+    with open_driver(dataset_uri, recipe, address, store=False) as driver:
+        driver.refuse_another_codec()
         driver.scan_beside_encode((), driver.pending_shards())
         driver.publish()
         return driver.finish(None, tracking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodePreview:
+    """What `encode` would do.
+
+    Attributes:
+        shards: Keys of the planned shards that are not encoded.
+        clips: Clips in them.
+        hours: Their duration.
+    """
+
+    shards: tuple[str, ...]
+    clips: int
+    hours: float
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [*self.shards, f"{len(self.shards)} shards of {self.clips} clips, {self.hours:.3f} h"]
+
+
+def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
+    """What is planned and not encoded; loads no codec, starts no Ray and stores nothing.
+
+    Raises:
+        ValueError: If there is no dataset, or nobody planned under these encode settings.
+    """
+    dataset = Dataset.open(dataset_uri)
+    planned, stored = dataset.ledger.plan(), dataset.record()
+    if not planned.num_rows:
+        return EncodePreview(shards=(), clips=0, hours=0.0)
+    if stored.codec is None or stored.fingerprints.get(ENCODE_SETTINGS) != fingerprint(recipe.encode):
+        raise ValueError(f"{dataset_uri} is not planned under these encode settings; run longtake plan with them")
+    waiting = pending_shards(planned, dataset.ledger.encodes(), encode_fingerprint(recipe.encode, stored.codec))
+    return EncodePreview(
+        shards=tuple(dict.fromkeys(texts(shard_keys(waiting)))),
+        clips=waiting.num_rows,
+        hours=round(float(np.sum(waiting["end_s"].to_numpy() - waiting["start_s"].to_numpy())) / 3600, 6),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""What is taken from a hub repository: configuration, weights without pickle, vocabularies."""
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+"""What is taken from a hub repository: configuration, weights without pickle, vocabularies, chat templates."""
 
 
 def locate(setting: str, value: str, *, revision: str | None, allow_download: bool) -> Path:
@@ -43,7 +43,11 @@ def _snapshot(setting: str, repo: str, subfolder: str, revision: str, allow_down
             repo, revision=revision, allow_patterns=patterns, local_files_only=not allow_download
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
-        hint = "the hub did not give it" if allow_download else "set encode.hunyuan.allow_download=true to fetch it"
+        hint = (
+            "the hub did not give it"
+            if allow_download
+            else f"set {setting.rpartition('.')[0]}.allow_download=true to fetch it"
+        )
         raise ValueError(f"{setting}: {repo} at {revision} is not in the local cache; {hint} ({error})") from error
     return Path(folder)
 
