@@ -1,4 +1,4 @@
-"""Wall time and peak memory (PSS) of a command and everything it starts: ``python benchmarks/demo_resources.py -- make demo``.
+"""Wall time and peak memory (PSS) of a command and everything it starts: ``python -m benchmarks.demo_resources -- make demo``.
 
 PSS counts a page that n processes share as 1 / n for each, so that the sum over a process tree is what the machine must
 have. A process that leaves the tree (Ray's daemons are adopted by init) is still counted: descendants are known by a mark in
@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 
-from benchmarks.processes import MARK, marked, pss_mb
+from benchmarks.marks import MARK, marked, pss_mb
 
 INTERVAL_S = 1.0
 

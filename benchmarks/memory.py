@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self
 import av
 import numpy as np
 
-from benchmarks.processes import peak_rss_mb
+from benchmarks.marks import peak_rss_mb
 from preprocessing.codecs.catalog import load_codec
 from preprocessing.config import EncodeConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.downloads import Downloads
