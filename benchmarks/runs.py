@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import uuid
@@ -149,8 +150,14 @@ def start(*words: str, log: Path, cluster: SharedRay | None = None) -> Run:
         process = subprocess.Popen(
             [*COMMAND, *words],
             env=family.environ, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )  # fmt: skip
     return Run(process=process, family=family, log=log, cluster=cluster)
+
+
+def _hear_ctrl_c() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and so would all that we start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def shards_and_manifest(dataset: Path) -> dict[str, str]:

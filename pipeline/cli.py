@@ -43,17 +43,22 @@ def main() -> None:
 def exit_status(command: Callable[..., Any]) -> int:
     """Runs a command; 0 if it was done, 1 if it failed, 2 if it or its recipe was wrong, else what it says itself."""
     try:
-        return command(standalone_mode=False) or 0
+        status = command(standalone_mode=False) or 0
     except Exit as error:
-        return error.exit_code
+        status = error.exit_code
     except TyperException as error:
         return _complain(" ".join(error.format_message().split()), WRONG)
     except (KeyboardInterrupt, Abort):
-        return _complain("interrupted; the same command goes on from here", INTERRUPTED)
+        return _interrupted()
     except ValueError as error:
         return _complain(_one_line(error), WRONG)
     except Exception as error:  # noqa: BLE001 - the last place where a failure can become one line
         return _complain(_one_line(error), FAILED)
+    return _interrupted() if status == INTERRUPTED else status  # typer makes a status of an interrupt inside a command
+
+
+def _interrupted() -> int:
+    return _complain("interrupted; the same command goes on from here", INTERRUPTED)
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.exceptions import Exit
 
 from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
 from pipeline.config import build_recipe, load_recipe
@@ -64,7 +65,12 @@ def _in_process(arguments: list[str]) -> _Done:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ValueError("the recipe"), WRONG), (RuntimeError("the run"), FAILED), (KeyboardInterrupt(), INTERRUPTED)],
+    [
+        (ValueError("the recipe"), WRONG),
+        (RuntimeError("the run"), FAILED),
+        (KeyboardInterrupt(), INTERRUPTED),
+        (Exit(INTERRUPTED), INTERRUPTED),
+    ],
 )
 def test_what_ends_a_command_decides_its_exit_status(
     error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
