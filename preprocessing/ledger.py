@@ -7,16 +7,19 @@ ones, source by source, so that every source has exactly one current row.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing import plan_rows, rows
 from preprocessing.input_files import ABSENT, input_files
+from preprocessing.parts import Parts
 from preprocessing.reasons import Reason
-from preprocessing.relations import ascending, last_of_each, only
+from preprocessing.relations import ascending, last_of_each, only, texts
 from preprocessing.samples import ShardRecord, Signals, Source, SourceScan, Thumbnail
-from preprocessing.storage import Storage, read_parquet, write_parquet
+from preprocessing.storage import Storage
 
 _COVERS, _FINGERPRINT = b"longtake.covers", b"longtake.fingerprint"
 
@@ -26,33 +29,18 @@ class Ledger:
 
     def __init__(self, storage: Storage) -> None:
         """Read nothing yet."""
-        self._storage = storage
-        self._tables: dict[str, pa.Table] = {}
+        self._parts = Parts(storage)
         self._records: dict[int, tuple[ShardRecord, ...]] = {}
+        self._covers: dict[int, pa.Table] = {}
+        self._by_id: tuple[int, dict[str, dict]] = (0, {})
 
-    # --- parts ---
+    def _all(self, kind: str, schema: pa.Schema, source_ids: Collection[str] | None = None) -> pa.Table:
+        """The rows of all parts of a kind, or those of some sources, with the number of the part in `part`."""
+        table = self._parts.all(kind, schema)
+        return table if source_ids is None else _only(table, source_ids)
 
-    def _parts(self, kind: str) -> tuple[int, ...]:
-        names = (key.removeprefix("ledger/") for key in self._storage.list("ledger"))
-        return tuple(int(name.split("-")[1].split(".")[0]) for name in names if name.startswith(f"{kind}-"))
-
-    def _next(self, kind: str) -> int:
-        return max(self._parts(kind), default=-1) + 1
-
-    def _write(self, kind: str, part: int, table: pa.Table) -> None:
-        write_parquet(self._storage, part_key(kind, part), table)
-
-    def _read(self, kind: str, part: int) -> pa.Table:
-        """A committed part; those never change, and the small ones are read once."""
-        key = part_key(kind, part)
-        if kind in ("signals", "thumbs"):
-            return read_parquet(self._storage, key)
-        if key not in self._tables:
-            self._tables[key] = read_parquet(self._storage, key)
-        return self._tables[key]
-
-    def _read_all(self, kind: str, schema: pa.Schema) -> pa.Table:
-        return pa.concat_tables([schema.empty_table(), *(self._read(kind, part) for part in self._parts(kind))])
+    def _append(self, kind: str, table: pa.Table) -> None:
+        self._parts.write(kind, self._parts.next(kind), table)
 
     # --- sources and what scanning them found ---
 
@@ -65,17 +53,24 @@ class Ledger:
         """
         if not scans:
             return
-        part = self._next("sources")
+        part = self._parts.next("sources")
         decoded = [scan for scan in scans if scan.ok]
-        self._write("transitions", part, _table([r for s in scans for r in rows.transition_rows(s)], rows.TRANSITIONS))
-        self._write("signals", part, _table([rows.signals_row(scan) for scan in decoded], rows.SIGNALS))
-        self._write("thumbs", part, _table([r for s in scans for r in rows.thumbnail_rows(s)], rows.THUMBS))
+        self._parts.write(
+            "transitions", part, _table([r for s in scans for r in rows.transition_rows(s)], rows.TRANSITIONS)
+        )
+        self._parts.write("signals", part, _table([rows.signals_row(scan) for scan in decoded], rows.SIGNALS))
+        self._parts.write("thumbs", part, _table([r for s in scans for r in rows.thumbnail_rows(s)], rows.THUMBS))
         found = [rows.source_row(scan, fingerprint=fingerprint, part=part) for scan in scans]
-        self._write("sources", part, _table(found, rows.SOURCES))
+        self._parts.write("sources", part, _table(found, rows.SOURCES))
 
-    def sources(self) -> pa.Table:
-        """The current row of every source, by uri (schema `rows.SOURCES`)."""
-        return last_of_each(self._read_all("sources", rows.SOURCES), "source_id").sort_by(ascending("uri", "source_id"))
+    def sources(self, source_ids: Collection[str] | None = None) -> pa.Table:
+        """The current row of every source, or of some, by uri (schema `rows.SOURCES`)."""
+        table = last_of_each(self._all("sources", rows.SOURCES, source_ids), "source_id")
+        return table.select(rows.SOURCES.names).sort_by(ascending("uri", "source_id"))
+
+    def source_ids(self) -> set[str]:
+        """Ids of all sources ever seen."""
+        return set(texts(pc.unique(self._all("sources", rows.SOURCES)["source_id"])))
 
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
         """Those never scanned, changed since, or scanned under other settings.
@@ -90,13 +85,13 @@ class Ledger:
 
     def refresh_sources(self, sources: Sequence[Source], fingerprint: str) -> None:
         """Record new places, captions and the like of sources that need no new scan, and the return of missing ones."""
-        known, part = self.rows_by_id(), self._next("sources")
+        known = self.rows_by_id()
         settled = [s for s in sources if not _is_pending(s, known.get(s.source_id), fingerprint)]
         changed = [s for s in settled if _differs(s, known[s.source_id])]
         if changed:
             scanned = self._scanned_rows({s.source_id: int(known[s.source_id]["scan_part"]) for s in changed})
             refreshed = [{**scanned[s.source_id], **rows.source_columns(s)} for s in changed]
-            self._write("sources", part, _table(refreshed, rows.SOURCES))
+            self._append("sources", _table(refreshed, rows.SOURCES))
 
     def append_missing(self, source_ids: Collection[str]) -> None:
         """Record that files which were there are no longer: `failed`, `missing`; what was measured is kept."""
@@ -104,28 +99,26 @@ class Ledger:
         gone = [known[i] for i in sorted(source_ids) if known[i]["reason"] != Reason.MISSING]
         failure = {"status": "failed", "reason": str(Reason.MISSING), "reasons": [str(Reason.MISSING)], "message": ""}
         if gone:
-            self._write("sources", self._next("sources"), _table([{**row, **failure} for row in gone], rows.SOURCES))
+            self._append("sources", _table([{**row, **failure} for row in gone], rows.SOURCES))
 
     def rows_by_id(self) -> dict[str, dict]:
-        """The current row of every source, by its id."""
-        return {row["source_id"]: row for row in self.sources().to_pylist()}
+        """The current row of every source, by its id; not to be changed."""
+        state = len(self._parts.numbers("sources"))
+        if self._by_id[0] != state:
+            self._by_id = (state, {row["source_id"]: row for row in self.sources().to_pylist()})
+        return self._by_id[1]
 
     def _scanned_rows(self, scan_parts: Mapping[str, int]) -> dict[str, dict]:
-        found: dict[str, dict] = {}
-        for part in sorted(set(scan_parts.values())):
-            for row in self._read("sources", part).to_pylist():
-                source_id = str(row["source_id"])
-                if scan_parts.get(source_id) == part:
-                    found[source_id] = row
-        return found
+        table = self._all("sources", rows.SOURCES, scan_parts)
+        scanned = table.filter(pc.field("part") == pc.field("scan_part")).select(rows.SOURCES.names)
+        return {
+            row["source_id"]: row for row in scanned.to_pylist() if scan_parts[row["source_id"]] == row["scan_part"]
+        }
 
     def transitions(self) -> pa.Table:
         """The transitions of all sources that are `ok` (schema `rows.TRANSITIONS`), by source and frame."""
-        parts = [
-            _only(self._read("transitions", part), source_ids) for part, source_ids in self._current_parts().items()
-        ]
-        table = pa.concat_tables([rows.TRANSITIONS.empty_table(), *parts])
-        return table.sort_by(ascending("source_id", "start_frame"))
+        found = _of_parts(self._all("transitions", rows.TRANSITIONS), self._scanned(None), "scan_part")
+        return found.select(rows.TRANSITIONS.names).sort_by(ascending("source_id", "start_frame"))
 
     def signals(self, source_id: str) -> Signals:
         """What one source's scan measured over time.
@@ -140,18 +133,17 @@ class Ledger:
 
     def iterate_scans(self, source_ids: Collection[str] | None) -> Iterator[SourceScan]:
         """The scans of the sources that are `ok`, without thumbnails; all of them for None, one part in memory."""
-        by_id = self.rows_by_id()
-        for part, current in self._current_parts().items():
-            wanted = current if source_ids is None else current & set(source_ids)
-            if wanted:
-                yield from self._scans_of_part(part, wanted, by_id)
+        for part, scanned in self._scanned_parts(source_ids):
+            yield from self._scans_of_part(part, scanned)
 
-    def _scans_of_part(self, part: int, wanted: set[str], by_id: Mapping[str, dict]) -> Iterator[SourceScan]:
+    def _scans_of_part(self, part: int, scanned: pa.Table) -> Iterator[SourceScan]:
+        source_ids = texts(scanned["source_id"])
+        by_id = {row["source_id"]: row for row in scanned.to_pylist()}
         found: dict[str, list] = {}
-        for row in _only(self._read("transitions", part), wanted).to_pylist():
+        for row in _only(self._parts.read("transitions", part), source_ids).to_pylist():
             found.setdefault(row["source_id"], []).append(rows.transition_from_row(row))
-        signals = _only(self._read("signals", part), wanted)
-        for i, source_id in enumerate(map(str, signals["source_id"].to_pylist())):
+        signals = _only(self._parts.read("signals", part), source_ids)
+        for i, source_id in enumerate(texts(signals["source_id"])):
             transitions = tuple(sorted(found.get(source_id, []), key=lambda t: t.start_frame))
             yield rows.scan_from_row(by_id[source_id], transitions, rows.signals_at(signals, i))
 
@@ -161,23 +153,25 @@ class Ledger:
 
     def iterate_thumbnails(self, source_ids: Collection[str]) -> Iterator[tuple[str, tuple[Thumbnail, ...]]]:
         """Id and stored pictures of those sources that are `ok`, one part in memory."""
-        for part, current in self._current_parts().items():
-            wanted = current & set(source_ids)
-            found: dict[str, list[Thumbnail]] = {source_id: [] for source_id in sorted(wanted)}
-            table = _only(self._read("thumbs", part), wanted) if wanted else rows.THUMBS.empty_table()
-            for row in table.sort_by("frame").to_pylist():
+        for part, scanned in self._scanned_parts(source_ids):
+            wanted = sorted(texts(scanned["source_id"]))
+            found: dict[str, list[Thumbnail]] = {source_id: [] for source_id in wanted}
+            for row in _only(self._parts.read("thumbs", part), wanted).sort_by("frame").to_pylist():
                 found[str(row["source_id"])].append(rows.thumbnail_from_row(row))
             yield from ((source_id, tuple(pictures)) for source_id, pictures in found.items())
 
-    def _current_parts(self) -> dict[int, set[str]]:
-        """Which sources' scans each part holds, of those that are current and `ok`."""
-        table = self.sources()
-        parts: dict[int, set[str]] = {}
-        columns = (table[name].to_pylist() for name in ("source_id", "status", "scan_part"))
-        for source_id, status, part in zip(*columns, strict=True):
-            if status == "ok":
-                parts.setdefault(part, set()).add(source_id)
-        return dict(sorted(parts.items()))
+    def _scanned(self, source_ids: Collection[str] | None) -> pa.Table:
+        """`source_id` and `scan_part` of the sources that are `ok`."""
+        columns = self._all("sources", rows.SOURCES, source_ids).select(["source_id", "status", "scan_part"])
+        return last_of_each(columns, "source_id").filter(pc.field("status") == "ok").drop_columns(["status"])
+
+    def _scanned_parts(self, source_ids: Collection[str] | None) -> Iterator[tuple[int, pa.Table]]:
+        """The parts in order, each with the rows of the sources that are `ok` and whose scan it holds."""
+        scanned = self.sources(source_ids).filter(pc.field("status") == "ok").sort_by("scan_part")
+        numbers = scanned["scan_part"].to_numpy()
+        starts = [*(np.flatnonzero(np.diff(numbers, prepend=-1))).tolist(), len(numbers)]
+        for start, end in pairwise(starts):
+            yield int(numbers[start]), scanned.slice(start, end - start)
 
     # --- clips and what was decided about them ---
 
@@ -189,81 +183,68 @@ class Ledger:
             source_ids: The sources; one without candidates has none from now on.
             fingerprint: Of the clip settings and thresholds.
         """
-        current = self._scan_parts()
-        covers = {source_id: current[source_id] for source_id in sorted(source_ids)}
-        metadata = {_COVERS: json.dumps(covers).encode(), _FINGERPRINT: fingerprint.encode()}
-        self._write("clips", self._next("clips"), clips.cast(rows.CLIPS).replace_schema_metadata(metadata))
+        scanned = self._scanned(source_ids)
+        covers = dict(zip(texts(scanned["source_id"]), scanned["scan_part"].to_numpy().tolist(), strict=True))
+        metadata = {_COVERS: json.dumps(covers, sort_keys=True).encode(), _FINGERPRINT: fingerprint.encode()}
+        self._append("clips", clips.cast(rows.CLIPS).replace_schema_metadata(metadata))
 
-    def clips(self) -> pa.Table:
-        """The current row of every candidate of the sources that are `ok` (schema `rows.CLIPS`)."""
-        deciding: dict[int, set[str]] = {}
-        for source_id, (part, _) in self._decided().items():
-            deciding.setdefault(part, set()).add(source_id)
-        parts = [
-            _only(self._read("clips", part), source_ids).replace_schema_metadata()
-            for part, source_ids in sorted(deciding.items())
-        ]
-        table = pa.concat_tables([rows.CLIPS.empty_table(), *parts])
-        return table.sort_by(ascending("source_id", "shot_index", "clip_index"))
+    def clips(self, source_ids: Collection[str] | None = None) -> pa.Table:
+        """The current row of every candidate of the sources that are `ok`, or of some (schema `rows.CLIPS`)."""
+        found = _of_parts(self._all("clips", rows.CLIPS, source_ids), self._decided(source_ids), "part")
+        return found.select(rows.CLIPS.names).sort_by(ascending("source_id", "shot_index", "clip_index"))
 
-    def undecided_sources(self, fingerprint: str) -> tuple[str, ...]:
-        """Sources that are `ok` and whose current scan was not decided about under these settings."""
-        decided = {source_id for source_id, (_, settings) in self._decided().items() if settings == fingerprint}
-        return tuple(sorted(set(self._scan_parts()) - decided))
+    def undecided_sources(self, fingerprint: str, source_ids: Collection[str] | None = None) -> tuple[str, ...]:
+        """Sources, of all or of some, that are `ok` and whose current scan was not decided about under these settings."""
+        decided = self._decided(source_ids).filter(pc.field("fingerprint") == fingerprint)
+        return tuple(sorted(set(texts(self._scanned(source_ids)["source_id"])) - set(texts(decided["source_id"]))))
 
-    def _decided(self) -> dict[str, tuple[int, str]]:
-        """The part and the fingerprint that hold for each source's current scan."""
-        current, decided = self._scan_parts(), {}
-        for part in self._parts("clips"):
-            metadata = self._read("clips", part).schema.metadata
-            for source_id, scan_part in json.loads(metadata[_COVERS]).items():
-                if current.get(source_id) == scan_part:
-                    decided[source_id] = (part, metadata[_FINGERPRINT].decode())
-        return decided
-
-    def _scan_parts(self) -> dict[str, int]:
-        return {source_id: part for part, source_ids in self._current_parts().items() for source_id in source_ids}
+    def _decided(self, source_ids: Collection[str] | None) -> pa.Table:
+        """`source_id`, and the `part` and `fingerprint` that hold for each source's current scan."""
+        self._parts.all("clips", rows.CLIPS)
+        for part, metadata in self._parts.metadata("clips").items():
+            if part not in self._covers:
+                self._covers[part] = _covers_table(part, metadata)
+        covers = pa.concat_tables([_COVERED.empty_table(), *(self._covers[part] for part in sorted(self._covers))])
+        covers = covers if source_ids is None else _only(covers, source_ids)
+        return last_of_each(_of_parts(covers, self._scanned(source_ids), "scan_part"), "source_id")
 
     # --- the plan and what was encoded ---
 
     def append_plan(self, shards: pa.Table) -> None:
         """Add shards to the plan (schema `plan_rows.PLAN`), all of them or none, before the first of them is encoded."""
         if shards.num_rows:
-            self._write("plan", self._next("plan"), shards)
+            self._append("plan", shards)
 
-    def plan(self) -> pa.Table:
-        """All clips of all shards ever planned and not removed, in order (schema `plan_rows.PLAN`)."""
-        removed = self._removed("plan_parts")
-        parts = [self._planned(part, removed) for part in self._parts("plan")]
-        return pa.concat_tables([plan_rows.PLAN.empty_table(), *parts])
-
-    def _planned(self, part: int, removed: Mapping[str, int]) -> pa.Table:
-        """A part of the plan without the shards that were removed after it was written."""
-        planned = self._read("plan", part)
-        forgotten = pa.array([key for key, first in removed.items() if part < first], pa.string())
-        if not len(forgotten):
-            return planned
-        return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=forgotten)))
+    def plan(self, source_ids: Collection[str] | None = None) -> pa.Table:
+        """All clips, or those of some sources, of all shards ever planned and not removed, in order (`plan_rows.PLAN`)."""
+        planned = self._all("plan", plan_rows.PLAN, source_ids)
+        removed = self._removed()
+        if removed.num_rows:
+            at = pc.index_in(plan_rows.shard_keys(planned), value_set=removed["key"].combine_chunks())
+            first = pc.fill_null(removed["plan_parts"].take(at), pa.scalar(0))
+            planned = planned.filter(pc.greater_equal(planned["part"], first))
+        return planned.select(plan_rows.PLAN.names)
 
     def append_captions(self, captions: pa.Table) -> None:
         """Commit what a model said of clips (schema `plan_rows.CAPTIONS`)."""
         if captions.num_rows:
-            self._write("captions", self._next("captions"), captions)
+            self._append("captions", captions)
 
     def captions(self) -> pa.Table:
         """All that models ever said of clips, in the order of the commits (schema `plan_rows.CAPTIONS`)."""
-        return self._read_all("captions", plan_rows.CAPTIONS)
+        return self._all("captions", plan_rows.CAPTIONS).select(plan_rows.CAPTIONS.names)
 
     def append_encodes(self, records: Sequence[ShardRecord]) -> None:
         """Commit written shards."""
         if records:
-            self._write("encodes", self._next("encodes"), _table(list(map(rows.encode_row, records)), rows.ENCODES))
+            self._append("encodes", _table(list(map(rows.encode_row, records)), rows.ENCODES))
 
     def encodes(self) -> tuple[ShardRecord, ...]:
         """The shards that were written and not removed, one record a key, in the order of their commits."""
-        removed = self._removed("encodes_parts")
+        forgotten = self._removed()
+        removed = dict(zip(texts(forgotten["key"]), forgotten["encodes_parts"].to_numpy().tolist(), strict=True))
         found: dict[str, ShardRecord] = {}
-        for part in self._parts("encodes"):
+        for part in self._parts.numbers("encodes"):
             for record in self._records_of(part):
                 if part >= removed.get(record.key, 0):
                     found[record.key] = record
@@ -271,24 +252,41 @@ class Ledger:
 
     def _records_of(self, part: int) -> tuple[ShardRecord, ...]:
         if part not in self._records:
-            self._records[part] = tuple(map(rows.record_from_row, self._read("encodes", part).to_pylist()))
+            self._records[part] = tuple(map(rows.record_from_row, self._parts.read("encodes", part).to_pylist()))
         return self._records[part]
 
     def append_removed(self, keys: Sequence[str]) -> None:
         """Forget encoded shards whose files are about to be removed; their clips may be planned again."""
-        bounds = {"plan_parts": self._next("plan"), "encodes_parts": self._next("encodes")}
+        bounds = {f"{kind}_parts": self._parts.next(kind) for kind in ("plan", "encodes")}
         if keys:
-            self._write("removed", self._next("removed"), _table([{"key": k, **bounds} for k in keys], rows.REMOVED))
+            self._append("removed", _table([{"key": key, **bounds} for key in keys], rows.REMOVED))
 
-    def _removed(self, column: str) -> dict[str, int]:
-        """The first part that may speak of each removed shard."""
-        table = self._read_all("removed", rows.REMOVED)
-        return {str(row["key"]): int(row[column]) for row in table.to_pylist()}
+    def _removed(self) -> pa.Table:
+        """For each removed shard, the first parts that may speak of it again."""
+        return last_of_each(self._all("removed", rows.REMOVED), "key")
 
 
-def part_key(kind: str, part: int) -> str:
-    """Where a part lies in the dataset."""
-    return f"ledger/{kind}-{part:08d}.parquet"
+_COVERED = pa.schema(
+    [("source_id", pa.string()), ("scan_part", pa.int64()), ("part", pa.int64()), ("fingerprint", pa.string())]
+)
+
+
+def _covers_table(part: int, metadata: Mapping[bytes, bytes]) -> pa.Table:
+    """Which scans of which sources a part of the clips decided about, and under which settings."""
+    covers = json.loads(metadata[_COVERS])
+    settings = metadata[_FINGERPRINT].decode()
+    found = [
+        {"source_id": source_id, "scan_part": scan_part, "part": part, "fingerprint": settings}
+        for source_id, scan_part in covers.items()
+    ]
+    return _table(found, _COVERED)
+
+
+def _of_parts(table: pa.Table, current: pa.Table, column: str) -> pa.Table:
+    """The rows of those sources and parts that are current: of which part each row is says `column`, or else `part`."""
+    at = pc.index_in(table["source_id"], value_set=current["source_id"].combine_chunks())
+    own = table[column] if column in table.column_names else table["part"]
+    return table.filter(pc.equal(own, current[column].take(at)))
 
 
 def _table(found: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:

@@ -144,16 +144,18 @@ def plan(
     as_json: options.Json = False,
 ) -> None:
     """Cut shots into clips, decide about each, and plan the shards; with --dry-run, say what other settings would keep."""
-    from pipeline.jobs import preprocess as job
-    from pipeline.tracking import Tracking
-
     settings = dataset_recipe(dataset, recipe, overrides)
     if dry_run:
-        preview = job.preview_plan(dataset, settings, overrides=overrides or (), sheet=sheet)
+        from pipeline.decisions import preview_plan
+
+        preview = preview_plan(dataset, settings, overrides=overrides or (), sheet=sheet)
         emit(preview.as_dict(), as_json=as_json, lines=[*preview.lines(), _about_sheet(sheet)])
         return
     if sheet is not None:
         raise ValueError("--sheet shows what other settings would change: add --dry-run")
+    from pipeline.jobs import preprocess as job
+    from pipeline.tracking import Tracking
+
     result = job.plan_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
 

@@ -4,7 +4,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -12,28 +12,26 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint, report_settings
+from pipeline.decisions import decide_fingerprint, recipe_clips
 from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
-from preprocessing import candidates as candidates_step
-from preprocessing import decide as decide_step
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
-from preprocessing.plan_rows import shard_ranges, shards_of_plan
+from preprocessing.plan_rows import PLAN, shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
-from preprocessing.replay import decided_clips, recaptioned_sources
+from preprocessing.replay import recaptioned_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
-from preprocessing.samples import CodecRecord, Source, SourceScan
+from preprocessing.samples import CodecRecord, Source
 from preprocessing.sources import SourceListing
 from preprocessing.storage import Storage
 
@@ -194,42 +192,45 @@ class Driver:
             meter=self._encode_meter,
         )
 
-    def decide_and_plan(self, *, without: Collection[str]) -> pa.Table:
-        """Decides about sources that need it and plans their clips; gives the rows of the shards to encode.
+    def known_sources(self) -> set[str]:
+        """Ids of all sources that the dataset ever had."""
+        return self._ledger.source_ids()
 
-        Args:
-            without: Sources of later waves, which are left alone: so that a killed run packs as an undisturbed one.
+    def decide_and_plan(self, source_ids: Collection[str]) -> pa.Table:
+        """Decides about some sources where that is due, and plans their clips; gives the rows of the added shards.
+
+        The cost is that of these sources, not of the whole dataset. A run calls this once for each source, wave by wave
+        in the order of the inputs: so that a killed run packs as an undisturbed one.
         """
-        settings = decide_fingerprint(self._recipe)
-        todo = set(self._ledger.undecided_sources(settings))
-        todo |= recaptioned_sources(self._ledger.sources(), self._ledger.clips())
-        todo -= set(without)
-        self._decide(todo, settings)
-        kept = self._kept()
-        due = kept.filter(pc.invert(pc.is_in(kept["source_id"], value_set=pa.array(without, pa.string()))))
+        self._decide(source_ids)
+        due = self._kept(source_ids)
         self._captions.write(due)
         due = self._captions.apply(due)
-        if due.num_rows:
-            codec = self._codec_record()
-            added = plan(
-                due,
-                self._ledger.plan(),
-                self._recipe.plan,
-                latent_bytes=lambda clips: latent_bytes(clips, codec),
-                encode_fingerprint=self._encode_fingerprint(),
-                retry=self._retry,
-            )
-            self._retry = ()
-            self._ledger.append_plan(added)
-        return self.pending_shards()
+        if not due.num_rows:
+            return PLAN.empty_table()
+        codec = self._codec_record()
+        added = plan(
+            due,
+            self._ledger.plan(source_ids),
+            self._recipe.plan,
+            latent_bytes=lambda clips: latent_bytes(clips, codec),
+            encode_fingerprint=self._encode_fingerprint(),
+            retry=self._retry,
+        )
+        self._ledger.append_plan(added)
+        return added
 
-    def _kept(self) -> pa.Table:
-        return kept_clips(self._ledger.sources(), self._ledger.clips(), self._recipe.encode.sizes_px)
+    def _decide(self, source_ids: Collection[str]) -> None:
+        settings = decide_fingerprint(self._recipe)
+        sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
+        todo = {*self._ledger.undecided_sources(settings, source_ids), *recaptioned_sources(sources, clips)}
+        if todo:
+            decided = recipe_clips(self._ledger.iterate_scans(todo), self._recipe)
+            self._ledger.append_clips(decided, todo, fingerprint=settings)
 
-    def _decide(self, source_ids: set[str], settings: str) -> None:
-        if source_ids:
-            scans = self._ledger.iterate_scans(source_ids)
-            self._ledger.append_clips(recipe_clips(scans, self._recipe), source_ids, fingerprint=settings)
+    def _kept(self, source_ids: Collection[str] | None = None) -> pa.Table:
+        sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
+        return kept_clips(sources, clips, self._recipe.encode.sizes_px)
 
     def pending_shards(self) -> pa.Table:
         """The rows of the shards that are planned and not encoded."""
@@ -317,17 +318,6 @@ class Driver:
                 self._dataset.write_record(replace(stored, codec=known, fingerprints=fingerprints))
             self._codec = known
         return self._codec
-
-
-def decide_fingerprint(recipe: Recipe) -> str:
-    """Changes if candidates or decisions would change."""
-    versions = {"candidates": candidates_step.VERSION, "decide": decide_step.VERSION}
-    return fingerprint(versions, recipe.clips, recipe.decide, recipe.sources.eval_percent)
-
-
-def recipe_clips(scans: Iterable[SourceScan], recipe: Recipe) -> pa.Table:
-    """What a recipe makes of scanned sources (schema `rows.CLIPS`)."""
-    return decided_clips(scans, recipe.clips, recipe.decide, eval_percent=recipe.sources.eval_percent)
 
 
 def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:

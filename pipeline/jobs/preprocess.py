@@ -1,16 +1,12 @@
 """Raw videos to latent shards, in waves: while the clips of one wave are encoded, the next is scanned."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, open_driver, recipe_clips
+from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, open_driver
 from pipeline.tracking import Tracking
 from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
@@ -18,8 +14,7 @@ from preprocessing.encode import encode_fingerprint
 from preprocessing.plan import pending_shards
 from preprocessing.plan_rows import shard_keys
 from preprocessing.relations import texts
-from preprocessing.report.changes import write_changes
-from preprocessing.samples import Source, Verdict
+from preprocessing.samples import Source
 from preprocessing.sources import find_sources
 
 
@@ -65,12 +60,13 @@ def preprocess(
     listing = find_sources(inputs, recipe.sources, limit=limit)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(inputs, listing, complete=limit is None, retry_failed=retry_failed)
-        later = {source.source_id for source in listing.sources}
-        shards = plan_rows.PLAN.empty_table()
-        for wave in _waves(listing.sources, recipe.cluster.wave_sources):
+        first, *later = _waves(listing.sources, recipe.cluster.wave_sources)
+        driver.scan_beside_encode(first, driver.pending_shards())
+        waits = {source.source_id for wave in later for source in wave}
+        shards = driver.decide_and_plan(driver.known_sources() - waits)
+        for wave in later:
             driver.scan_beside_encode(wave, shards)
-            later -= {source.source_id for source in wave}
-            shards = driver.decide_and_plan(without=later)
+            shards = driver.decide_and_plan({source.source_id for source in wave})
         driver.scan_beside_encode((), shards)
         driver.publish()
         return driver.finish(listing, tracking)
@@ -85,7 +81,7 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     """
     Dataset.open(dataset_uri)
     with open_driver(dataset_uri, recipe, address) as driver:
-        driver.decide_and_plan(without=())
+        driver.decide_and_plan(driver.known_sources())
         return driver.finish(None, tracking)
 
 
@@ -145,78 +141,6 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
         clips=waiting.num_rows,
         hours=round(float(np.sum(waiting["end_s"].to_numpy() - waiting["start_s"].to_numpy())) / 3600, 6),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanPreview:
-    """What other settings would keep.
-
-    Attributes:
-        kept: Clips that would be kept.
-        kept_hours: Their duration.
-        dropped: Clips that would not be kept, by their first reason.
-        segments: Kept clips by number of segments.
-        now_kept: Clips that would be kept and are not now.
-        now_dropped: Clips that would not be kept and are now.
-    """
-
-    kept: int
-    kept_hours: float
-    dropped: Mapping[str, int]
-    segments: Mapping[int, int]
-    now_kept: tuple[str, ...]
-    now_dropped: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON values."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items()) or "none"
-        segments = ", ".join(f"{number} of {n}" for n, number in self.segments.items()) or "none"
-        return [
-            f"kept: {self.kept} clips, {self.kept_hours:.3f} h; by number of segments: {segments}",
-            f"dropped: {dropped}",
-            *(f"would be kept: {clip_id}" for clip_id in self.now_kept),
-            *(f"would be dropped: {clip_id}" for clip_id in self.now_dropped),
-        ]
-
-
-def preview_plan(
-    dataset_uri: str, recipe: Recipe, *, overrides: Sequence[str] = (), sheet: Path | None = None
-) -> PlanPreview:
-    """What a recipe would keep of what was scanned; decodes nothing, and leaves the dataset as it is.
-
-    Args:
-        dataset_uri: Of the dataset.
-        recipe: What to decide by.
-        overrides: How the recipe was said to differ, for the page.
-        sheet: File for a page of the clips that change sides; None writes none.
-
-    Raises:
-        ValueError: If there is no dataset.
-    """
-    dataset = Dataset.open(dataset_uri)
-    found = recipe_clips(dataset.ledger.iterate_scans(None), recipe)
-    kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
-    before = _decided(dataset.ledger.clips(), Verdict.KEEP)
-    reasons = Counter(texts(pc.list_element(dropped["reasons"], 0)))
-    after_ids, before_ids = set(texts(kept["clip_id"])), set(texts(before["clip_id"]))
-    if sheet is not None:
-        write_changes(dataset, found, sheet, overrides=overrides)
-    return PlanPreview(
-        kept=kept.num_rows,
-        kept_hours=round((pc.sum(pc.subtract(kept["end_s"], kept["start_s"])).as_py() or 0.0) / 3600, 6),
-        dropped=dict(reasons.most_common()),
-        segments=dict(sorted(Counter(kept["num_segments"].to_numpy().tolist()).items())),
-        now_kept=tuple(sorted(after_ids - before_ids)),
-        now_dropped=tuple(sorted(before_ids - after_ids)),
-    )
-
-
-def _decided(clips: pa.Table, verdict: Verdict) -> pa.Table:
-    return clips.filter(pc.field("decision") == str(verdict))
 
 
 def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:

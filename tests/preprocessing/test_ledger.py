@@ -8,7 +8,8 @@ import pytest
 
 from preprocessing import plan_rows, rows
 from preprocessing.effort import Effort
-from preprocessing.ledger import Ledger, part_key
+from preprocessing.ledger import Ledger
+from preprocessing.parts import part_key
 from preprocessing.reasons import Reason
 from preprocessing.samples import (
     ClipCandidate,
@@ -223,7 +224,7 @@ def test_a_kill_between_the_parts_of_a_scan_leaves_no_trace(
 ) -> None:
     ledger = Ledger(storage)
     ledger.append_scans([make_scan(A)], "f")
-    write, left = ledger._write, [writes_before_the_kill]
+    write, left = ledger._parts.write, [writes_before_the_kill]
 
     def dying(kind: str, part: int, table: object) -> None:
         if not left[0]:
@@ -231,7 +232,7 @@ def test_a_kill_between_the_parts_of_a_scan_leaves_no_trace(
         left[0] -= 1
         write(kind, part, table)
 
-    monkeypatch.setattr(ledger, "_write", dying)
+    monkeypatch.setattr(ledger._parts, "write", dying)
     with pytest.raises(KeyboardInterrupt):
         ledger.append_scans([make_scan(A, 80), make_scan(B, 50)], "f")
     survivor = Ledger(storage)

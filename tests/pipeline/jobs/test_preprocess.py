@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import build_recipe
-from pipeline.jobs.preprocess import preview_plan
+from pipeline.decisions import preview_plan
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes

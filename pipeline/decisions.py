@@ -1,0 +1,101 @@
+"""What a recipe makes of scanned sources, and what another recipe would. Knows no cluster, and decodes nothing."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Recipe, fingerprint
+from preprocessing import candidates as candidates_step
+from preprocessing import decide as decide_step
+from preprocessing.dataset import Dataset
+from preprocessing.relations import texts
+from preprocessing.replay import decided_clips
+from preprocessing.report.changes import write_changes
+from preprocessing.samples import SourceScan, Verdict
+
+
+def decide_fingerprint(recipe: Recipe) -> str:
+    """Changes if candidates or decisions would change."""
+    versions = {"candidates": candidates_step.VERSION, "decide": decide_step.VERSION}
+    return fingerprint(versions, recipe.clips, recipe.decide, recipe.sources.eval_percent)
+
+
+def recipe_clips(scans: Iterable[SourceScan], recipe: Recipe) -> pa.Table:
+    """What a recipe makes of scanned sources (schema `rows.CLIPS`)."""
+    return decided_clips(scans, recipe.clips, recipe.decide, eval_percent=recipe.sources.eval_percent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPreview:
+    """What other settings would keep.
+
+    Attributes:
+        kept: Clips that would be kept.
+        kept_hours: Their duration.
+        dropped: Clips that would not be kept, by their first reason.
+        segments: Kept clips by number of segments.
+        now_kept: Clips that would be kept and are not now.
+        now_dropped: Clips that would not be kept and are now.
+    """
+
+    kept: int
+    kept_hours: float
+    dropped: Mapping[str, int]
+    segments: Mapping[int, int]
+    now_kept: tuple[str, ...]
+    now_dropped: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items()) or "none"
+        segments = ", ".join(f"{number} of {n}" for n, number in self.segments.items()) or "none"
+        return [
+            f"kept: {self.kept} clips, {self.kept_hours:.3f} h; by number of segments: {segments}",
+            f"dropped: {dropped}",
+            *(f"would be kept: {clip_id}" for clip_id in self.now_kept),
+            *(f"would be dropped: {clip_id}" for clip_id in self.now_dropped),
+        ]
+
+
+def preview_plan(
+    dataset_uri: str, recipe: Recipe, *, overrides: Sequence[str] = (), sheet: Path | None = None
+) -> PlanPreview:
+    """What a recipe would keep of what was scanned; decodes nothing, and leaves the dataset as it is.
+
+    Args:
+        dataset_uri: Of the dataset.
+        recipe: What to decide by.
+        overrides: How the recipe was said to differ, for the page.
+        sheet: File for a page of the clips that change sides; None writes none.
+
+    Raises:
+        ValueError: If there is no dataset.
+    """
+    dataset = Dataset.open(dataset_uri)
+    found = recipe_clips(dataset.ledger.iterate_scans(None), recipe)
+    kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
+    before = _decided(dataset.ledger.clips(), Verdict.KEEP)
+    reasons = Counter(texts(pc.list_element(dropped["reasons"], 0)))
+    after_ids, before_ids = set(texts(kept["clip_id"])), set(texts(before["clip_id"]))
+    if sheet is not None:
+        write_changes(dataset, found, sheet, overrides=overrides)
+    return PlanPreview(
+        kept=kept.num_rows,
+        kept_hours=round((pc.sum(pc.subtract(kept["end_s"], kept["start_s"])).as_py() or 0.0) / 3600, 6),
+        dropped=dict(reasons.most_common()),
+        segments=dict(sorted(Counter(kept["num_segments"].to_numpy().tolist()).items())),
+        now_kept=tuple(sorted(after_ids - before_ids)),
+        now_dropped=tuple(sorted(before_ids - after_ids)),
+    )
+
+
+def _decided(clips: pa.Table, verdict: Verdict) -> pa.Table:
+    return clips.filter(pc.field("decision") == str(verdict))

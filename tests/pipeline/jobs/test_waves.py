@@ -1,0 +1,102 @@
+"""Deciding and planning wave by wave, as `preprocess` does between scanning and encoding; no cluster is needed."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import fingerprint, load_recipe
+from pipeline.jobs.driver import ENCODE_SETTINGS, Driver
+from preprocessing.dataset import Dataset, DatasetRecord
+from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
+from preprocessing.samples import ShardRecord, SourceScan
+from preprocessing.sources import InputSize, SourceListing
+from tests.preprocessing.test_dataset import CODEC
+from tests.preprocessing.test_ledger import make_source
+from tests.preprocessing.test_replay import SCANS
+
+RECIPE = load_recipe(
+    "embedded", ["plan.max_samples_per_shard=2", "decide.min_followed=0.0", "decide.max_dynamism=1000.0"]
+)
+WAVES = (("a", "b"), ("c", "d"), ("e",))
+SCAN_OF = {name: replace(SCANS[0], source=make_source(name)) for wave in WAVES for name in wave}
+
+
+def new_dataset(folder: Path) -> Dataset:
+    """A dataset that knows its codec, with nothing scanned."""
+    dataset = Dataset.create(str(folder))
+    dataset.write_record(DatasetRecord(codec=CODEC, fingerprints={ENCODE_SETTINGS: fingerprint(RECIPE.encode)}))
+    return dataset
+
+
+def driver_of(dataset: Dataset) -> Driver:
+    """A process of its own, as far as files can tell."""
+    return Driver(Dataset.open(dataset.storage.uri), dataset.storage.uri, RECIPE, None, ExitStack())
+
+
+def scans_of(wave: Sequence[str]) -> list[SourceScan]:
+    return [SCAN_OF[name] for name in wave]
+
+
+def run(dataset: Dataset, *, until_wave: int = len(WAVES)) -> list[pa.Table]:
+    """Scan and plan wave by wave; a wave that was scanned is not scanned again. Gives what each wave added."""
+    driver, added = driver_of(dataset), []
+    for number, wave in enumerate(WAVES[:until_wave]):
+        ids = {scan.source.source_id for scan in scans_of(wave)}
+        if not ids <= driver.known_sources():
+            driver._ledger.append_scans(scans_of(wave), "scan")
+        waits = {scan.source.source_id for later in WAVES[number + 1 :] for scan in scans_of(later)}
+        added.append(driver.decide_and_plan(driver.known_sources() - waits if number == 0 else ids))
+    return added
+
+
+def plan_of(dataset: Dataset) -> pa.Table:
+    return Dataset.open(dataset.storage.uri).ledger.plan()
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_killed_run_packs_as_an_undisturbed_one(tmp_path: Path, killed_after: int) -> None:
+    undisturbed, killed = new_dataset(tmp_path / "undisturbed"), new_dataset(tmp_path / "killed")
+    run(undisturbed)
+    run(killed, until_wave=killed_after)
+    run(killed)
+    assert plan_of(killed).equals(plan_of(undisturbed))
+    assert plan_of(killed).num_rows > 5
+
+
+def test_a_run_killed_between_deciding_and_planning_packs_as_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed, killed = new_dataset(tmp_path / "undisturbed"), new_dataset(tmp_path / "killed")
+    run(undisturbed)
+    driver = driver_of(killed)
+    driver._ledger.append_scans(scans_of([name for wave in WAVES for name in wave]), "scan")
+    driver._decide(driver.known_sources())
+    run(killed)
+    assert plan_of(killed).equals(plan_of(undisturbed))
+
+
+def test_a_second_run_adds_nothing(tmp_path: Path) -> None:
+    dataset = new_dataset(tmp_path)
+    first = run(dataset)
+    assert all(table.num_rows for table in first)
+    assert sum(table.num_rows for table in run(dataset)) == 0
+    assert driver_of(dataset).pending_shards().equals(pa.concat_tables(first))
+
+
+def test_failed_clips_of_every_wave_are_planned_again_when_asked_for(tmp_path: Path) -> None:
+    dataset = new_dataset(tmp_path)
+    run(dataset)
+    failed = {clip.clip_id for clip in planned_clips(plan_of(dataset)) if clip.clip_index == 0}
+    dataset = Dataset.open(dataset.storage.uri)
+    for shard in shards_of_plan(dataset.ledger.plan()):
+        bad = {clip.clip_id: "decoding died" for clip in shard.clips if clip.clip_id in failed}
+        good = tuple(clip.clip_id for clip in shard.clips if clip.clip_id not in failed)
+        dataset.ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=good, failed=bad)])
+    driver, sources = driver_of(dataset), tuple(scan.source for scan in SCAN_OF.values())
+    listing = SourceListing(sources=sources, ignored=(), whole=InputSize(num_sources=len(sources), size_bytes=0))
+    driver.take([], listing, complete=False, retry_failed=True)
+    again = [driver.decide_and_plan({scan.source.source_id for scan in scans_of(wave)}) for wave in WAVES]
+    assert {clip_id for table in again for clip_id in table["clip_id"].to_pylist()} == failed
+    assert not set(shard_keys(pa.concat_tables(again)).to_pylist()) & set(shard_keys(dataset.ledger.plan()).to_pylist())

@@ -1,0 +1,64 @@
+"""What other settings would keep: from stored signals alone, in a process that cannot even decode."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_recipe
+from pipeline.decisions import decide_fingerprint, preview_plan, recipe_clips
+from preprocessing.dataset import Dataset
+from tests.preprocessing.test_replay import SCANS
+
+OTHER = (
+    ("decide.min_dynamism=3.0",), ("clips.fps=12.0",), ("clips.max_segments=2",), ("clips.policy=longest",),
+    ("clips.guard_s=0.5",),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    ledger, recipe = Dataset.create(str(folder)).ledger, load_recipe("embedded", [])
+    ledger.append_scans(SCANS, "f")
+    ledger.append_clips(
+        recipe_clips(ledger.iterate_scans(None), recipe), ledger.source_ids(), fingerprint=decide_fingerprint(recipe)
+    )
+    return folder
+
+
+def test_the_same_recipe_changes_nothing(dataset: Path) -> None:
+    preview = preview_plan(str(dataset), load_recipe("embedded", []))
+    assert (preview.now_kept, preview.now_dropped) == ((), ())
+    assert preview.kept + sum(preview.dropped.values()) == Dataset.open(str(dataset)).ledger.clips().num_rows
+    assert sum(preview.segments.values()) == preview.kept
+
+
+def test_clips_change_sides_by_their_ids(dataset: Path) -> None:
+    all_gone = preview_plan(str(dataset), load_recipe("embedded", ["decide.min_dynamism=1000.0"]))
+    now = preview_plan(str(dataset), load_recipe("embedded", []))
+    assert (all_gone.kept, len(all_gone.now_dropped)) == (0, now.kept)
+    shorter = preview_plan(str(dataset), load_recipe("embedded", ["clips.max_segments=2"]))
+    assert set(shorter.segments) <= {1, 2}
+    assert shorter.now_kept
+
+
+def test_a_dry_run_decodes_no_frame_starts_no_process_and_loads_nothing_heavy(dataset: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    code = f"""
+import sys
+started = []
+sys.addaudithook(lambda event, _: started.append(event) if event in {{"subprocess.Popen", "os.fork", "os.posix_spawn"}} else None)
+from pipeline.cli import app
+for overrides in {OTHER!r}:
+    sets = [word for one in overrides for word in ("--set", one)]
+    assert app(["plan", "--dataset", {str(dataset)!r}, "--dry-run", "--json", *sets], standalone_mode=False) in (None, 0)
+heavy = [name for name in ("av", "decord", "ray", "torch", "mlflow", "scenedetect") if name in sys.modules]
+print(started, heavy)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len([json.loads(line) for line in said[:-1]]) == len(OTHER)
+    assert said[-1] == "[] []"
+    assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*")} == before

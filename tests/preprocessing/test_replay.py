@@ -1,0 +1,68 @@
+"""Replaying stored scans under other settings, without any video."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from preprocessing.config import ClipsConfig, DecideConfig
+from preprocessing.motion import SERIES
+from preprocessing.replay import cut_source, decided_clips
+from preprocessing.samples import Signals, SourceScan, Transition, TransitionKind
+from tests.preprocessing.test_ledger import A, B, make_scan
+
+
+def make_long_scan(seed: int) -> SourceScan:
+    """A minute with a cut at frame 700, with motion of all kinds; its file does not exist."""
+    rng, num_frames = np.random.default_rng(seed), 1440
+    times_s = np.arange(0.5, num_frames / 24, 0.25)
+    motion = {name: rng.gamma(2.0, 3.0, len(times_s)).astype(np.float32) for name in SERIES}
+    signals = Signals(
+        timestamps_s=np.arange(num_frames) / 24,
+        luma=np.full(num_frames, 100.0, np.float32),
+        motion_times_s=times_s,
+        motion=motion | {"span_s": np.full(len(times_s), 0.5, np.float32)},
+        change=np.full(num_frames, 20.0, np.float32),
+    )
+    cut = Transition(kind=TransitionKind.CUT, start_frame=700, end_frame=700, score=0.9)
+    return replace(make_scan(A if seed else B), num_frames=num_frames, transitions=(cut,), signals=signals)
+
+
+SCANS = [make_long_scan(0), make_long_scan(1)]
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        ClipsConfig(),
+        ClipsConfig(fps=12.0),
+        ClipsConfig(max_segments=2),
+        ClipsConfig(policy="longest"),
+        ClipsConfig(policy="drop"),
+        ClipsConfig(guard_s=0.5),
+    ],
+    ids=["as stored", "frame rate", "clip length", "longest", "drop", "guard band"],
+)
+def test_all_sources_at_once_are_decided_as_one_by_one(clips: ClipsConfig) -> None:
+    together = decided_clips(SCANS, clips, DecideConfig(), eval_percent=5)
+    alone = [decided_clips([scan], clips, DecideConfig(), eval_percent=5) for scan in SCANS]
+    assert together.to_pylist() == [row for table in alone for row in table.to_pylist()]
+    assert together["clip_id"].to_pylist() == [one.clip_id for scan in SCANS for one in cut_source(scan, clips)]
+    assert together["fps"].unique().to_pylist() == [clips.fps]
+
+
+@pytest.mark.parametrize("min_dynamism", [0.0, 5.0, 1000.0])
+def test_a_threshold_changes_decisions_and_no_clip(min_dynamism: float) -> None:
+    before, after = (
+        decided_clips(SCANS, ClipsConfig(), settings, eval_percent=5)
+        for settings in (DecideConfig(), DecideConfig(min_dynamism=min_dynamism))
+    )
+    for name in ("clip_id", "scores", "num_segments", "split"):
+        assert after[name].equals(before[name])
+    too_slow = [dynamism < min_dynamism for dynamism in after["dynamism"].to_pylist()]
+    static = ["static" in reasons for reasons in after["reasons"].to_pylist()]
+    assert [slow for slow, said in zip(too_slow, static, strict=True) if slow and not said] == []
+
+
+def test_no_scans_give_no_clips() -> None:
+    assert decided_clips([], ClipsConfig(), DecideConfig(), eval_percent=5).num_rows == 0
