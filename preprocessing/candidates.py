@@ -8,17 +8,26 @@ a candidate of 0 segments, so that it has a row.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.config import ClipsConfig
-from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition, clip_num_frames
+from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition
 from preprocessing.scores import SCORE_DECIMALS, Measurements, scores_of
-from preprocessing.video_io.timeline import frame_step_s, grid_frames
+from preprocessing.video_io.timeline import frame_step_s, frames_at
 
 VERSION = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timeline:
+    """When each frame is shown, and the usual time between two of them."""
+
+    times_s: NDArray[np.float64]
+    step_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +64,18 @@ def candidates(
         clips: How shots become clips.
         first_frame: Frame of the file that the first of the frames that decoded is.
     """
-    inside = tuple(_shifted(transition, -first_frame) for transition in transitions)
+    timeline = _Timeline(times_s=signals.timestamps_s, step_s=frame_step_s(signals.timestamps_s))
+    inside = tuple(_shifted(transition, -first_frame) for transition in transitions) if first_frame else transitions
     of_source = {
         "height_px": float(min(height_px, width_px)),
-        "source_fps": round(1 / frame_step_s(signals.timestamps_s), SCORE_DECIMALS),
+        "source_fps": round(1 / timeline.step_s, SCORE_DECIMALS),
     }
     found = []
     measured = Measurements.of(signals, clips)
-    for piece in _pieces(num_frames, inside, measured, signals.timestamps_s, clips):
+    for piece in _pieces(num_frames, inside, measured, timeline, clips):
         scores = of_source | scores_of(signals, measured, range(piece.start_frame, piece.end_frame), clips)
         scores["transitions"] = float(sum(_crosses(piece, transition) for transition in inside))
-        found.append(_candidate(source_id, piece, signals.timestamps_s, clips.fps, scores, first_frame))
+        found.append(_candidate(source_id, piece, timeline, clips.fps, scores, first_frame))
     return tuple(found)
 
 
@@ -77,7 +87,7 @@ def _pieces(
     num_frames: int,
     transitions: Sequence[Transition],
     measured: Measurements,
-    timestamps_s: NDArray[np.float64],
+    timeline: _Timeline,
     clips: ClipsConfig,
 ) -> Iterator[_Piece]:
     shots = list(_shots(num_frames, transitions))
@@ -89,8 +99,8 @@ def _pieces(
     pauses = sorted({frame for stretch in (*measured.black, *measured.frozen) for frame in stretch})
     for shot in shots:
         first = 0
-        for part in _parts(_guarded(shot, num_frames, timestamps_s, clips.guard_s), pauses):
-            found = list(_clips(replace(part, clip_index=first), timestamps_s, clips))
+        for part in _parts(_guarded(shot, num_frames, timeline.times_s, clips.guard_s), pauses):
+            found = list(_clips(replace(part, clip_index=first), timeline, clips))
             first = found[-1].clip_index + 2
             yield from found
 
@@ -121,28 +131,41 @@ def _guarded(shot: _Piece, num_frames: int, timestamps_s: NDArray[np.float64], g
     return _Piece(shot_index=shot.shot_index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
 
 
-def _clips(part: _Piece, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> Iterator[_Piece]:
+def _clips(part: _Piece, timeline: _Timeline, clips: ClipsConfig) -> Iterator[_Piece]:
     """Consecutive clips of a part of a shot, or the whole part if it has no room for one; indices go on from the part's."""
     start, clip_index = part.start_frame, part.clip_index
     while start < part.end_frame:
-        end, num_segments = _longest(start, part.end_frame, timestamps_s, clips)
+        end, num_segments = _longest(start, part.end_frame, timeline, clips)
         if num_segments == 0:
             break
-        yield replace(part, clip_index=clip_index, start_frame=start, end_frame=end, num_segments=num_segments)
+        yield _Piece(
+            shot_index=part.shot_index, clip_index=clip_index, start_frame=start, end_frame=end, num_segments=num_segments
+        )  # fmt: skip
         start, clip_index = end, clip_index + 1
     if clip_index == part.clip_index:
         yield part
 
 
-def _longest(start: int, shot_end: int, timestamps_s: NDArray[np.float64], clips: ClipsConfig) -> tuple[int, int]:
-    """End frame and segments of the longest clip from a frame on that ends by the end of the shot; 0 segments if none."""
-    grid = grid_frames(timestamps_s, start, clips.fps, clip_num_frames(clips.max_segments) + 1)
-    ends = grid[1 + FRAMES_PER_SEGMENT :: FRAMES_PER_SEGMENT]  # frame 36 n + 1 for n = 1, 2, ...
-    lasts = grid[FRAMES_PER_SEGMENT::FRAMES_PER_SEGMENT][
-        : len(ends)
-    ]  # frames 36 n: at half the rate, the same as the ends
+def _longest(start: int, shot_end: int, timeline: _Timeline, clips: ClipsConfig) -> tuple[int, int]:
+    """End frame and segments of the longest clip from a frame on that ends by the end of the shot; 0 segments if none.
+
+    Of the grid only the frames 36 n and 36 n + 1 are looked at: the last frame of a clip and the one behind it, which are the
+    same at half the rate.
+    """
+    times_s, shortest_s = timeline.times_s, clips.min_segments * FRAMES_PER_SEGMENT / clips.fps
+    if shot_end < len(times_s) and times_s[start] + shortest_s > times_s[shot_end]:
+        return start, 0
+    grid = frames_at(times_s, start, _ends_s(clips.max_segments, clips.fps), step_s=timeline.step_s)
+    lasts, ends = grid[::2], grid[1::2]
     num_segments = int(np.sum((ends <= shot_end) & (lasts < shot_end) & (ends > start)))
     return (int(ends[num_segments - 1]), num_segments) if num_segments >= clips.min_segments else (start, 0)
+
+
+@cache
+def _ends_s(max_segments: int, fps: float) -> NDArray[np.float64]:
+    """When the frames 36 n and 36 n + 1 of a clip are shown, after its first one, for n = 1, 2, ..."""
+    whole = FRAMES_PER_SEGMENT * np.arange(1, max_segments + 1)
+    return np.stack([whole, whole + 1], axis=1).ravel() / fps
 
 
 def _crosses(piece: _Piece, transition: Transition) -> bool:
@@ -155,7 +178,7 @@ def _crosses(piece: _Piece, transition: Transition) -> bool:
 def _candidate(
     source_id: str,
     piece: _Piece,
-    timestamps_s: NDArray[np.float64],
+    timeline: _Timeline,
     fps: float,
     scores: dict[str, float],
     first_frame: int,
@@ -168,16 +191,16 @@ def _candidate(
         clip_index=piece.clip_index,
         start_frame=start,
         end_frame=end,
-        start_s=_seconds(timestamps_s, piece.start_frame),
-        end_s=_seconds(timestamps_s, piece.end_frame),
+        start_s=_seconds(timeline, piece.start_frame),
+        end_s=_seconds(timeline, piece.end_frame),
         fps=fps,
         num_segments=piece.num_segments,
         scores=scores,
     )
 
 
-def _seconds(timestamps_s: NDArray[np.float64], frame: int) -> float:
+def _seconds(timeline: _Timeline, frame: int) -> float:
     """When a frame is shown; the one behind the last, one step later."""
-    if frame < len(timestamps_s):
-        return round(float(timestamps_s[frame]), 6)
-    return round(float(timestamps_s[-1]) + frame_step_s(timestamps_s), 6)
+    if frame < len(timeline.times_s):
+        return round(float(timeline.times_s[frame]), 6)
+    return round(float(timeline.times_s[-1]) + timeline.step_s, 6)

@@ -76,7 +76,8 @@ def effective_rate(
 
     A film of 12 frames a second in a container of 24 has 12.
     """
-    if len(timestamps_s) < 2 or moving_N.mean() < _MIN_JUDGED:
+    moving = np.count_nonzero(moving_N)
+    if len(timestamps_s) < 2 or moving / len(moving_N) < _MIN_JUDGED:
         return None
     per_second = (len(timestamps_s) - 1) / float(timestamps_s[-1] - timestamps_s[0])
-    return per_second * float(new_N[moving_N].mean())
+    return per_second * (np.count_nonzero(new_N & moving_N) / moving)

@@ -1,6 +1,6 @@
 """What the signals of a source say of a range of its frames: every score by name, rounded. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,22 +27,30 @@ class Measurements:
     Attributes:
         black: Ranges of frames that are black for a while.
         frozen: Ranges of frames that show one picture for a while.
+        dark_N: Which frames are black.
         new_N: Which frames are new ones.
         moving_N: Of which frames one can tell.
         near_s: Time before each measurement that its short and long gap depend on, (M,).
         far_s: The same of its far gap, (M,).
         camera: Speed of the camera by the far and by the nearer gaps, where it was measured, (2, M).
         net: What of it remains over a longer time, (2, M).
+        own: Speed of things beside the camera, (M,).
+        medians: Series of which a score is the median, in the order of `_MEDIANS`, (K, M).
+        ways: The camera's ways, (4, M).
     """
 
     black: list[tuple[int, int]]
     frozen: list[tuple[int, int]]
+    dark_N: NDArray[np.bool_]
     new_N: NDArray[np.bool_]
     moving_N: NDArray[np.bool_]
     near_s: NDArray[np.float64]
     far_s: NDArray[np.float64]
     camera: NDArray[np.float32]
     net: NDArray[np.float32]
+    own: NDArray[np.float32]
+    medians: NDArray[np.float32]
+    ways: NDArray[np.float32]
 
     @classmethod
     def of(cls, signals: Signals, clips: ClipsConfig) -> "Measurements":
@@ -53,12 +61,16 @@ class Measurements:
         return cls(
             black=black_stretches(signals, black_luma=clips.black_luma, at_least_s=clips.black_stretch_s),
             frozen=frozen_stretches(signals, at_least_s=clips.frozen_stretch_s),
+            dark_N=signals.luma < clips.black_luma,
             new_N=new_N,
             moving_N=moving_N,
             near_s=times_s - motion["span_s"] + _SAME_S,
             far_s=times_s - np.fmax(motion["far_span_s"], motion["span_s"]) + _SAME_S,
             camera=np.stack([np.fmin(near, motion["camera_far"]), near]),
             net=np.stack([np.fmin(motion["camera_long"], motion["camera_far"]), motion["camera_long"]]),
+            own=motion["own"],
+            medians=np.stack([motion[name] for name in _MEDIANS.values()]),
+            ways=np.stack([motion[name] for name in WAY]),
         )
 
 
@@ -73,7 +85,7 @@ def scores_of(signals: Signals, series: Measurements, frames: range, clips: Clip
     part = slice(frames.start, frames.stop)
     rate = effective_rate(series.new_N[part], series.moving_N[part], signals.timestamps_s[part])
     scores = {
-        "black_share": float((signals.luma[part] < clips.black_luma).mean()),
+        "black_share": np.count_nonzero(series.dark_N[part]) / len(frames),
         "frozen_share": share_inside(series.frozen, frames.start, frames.stop),
     } | ({} if rate is None else {"effective_fps": rate})
     first_s, last_s = signals.timestamps_s[frames.start], signals.timestamps_s[frames.stop - 1]
@@ -81,12 +93,11 @@ def scores_of(signals: Signals, series: Measurements, frames: range, clips: Clip
     inside = np.arange(begin, int(np.searchsorted(signals.motion_times_s, last_s, side="right")))
     inside = inside[series.near_s[inside] >= first_s]
     if len(inside):
-        scores |= _motion_scores(signals.motion, series, inside, series.far_s[inside] < first_s, clips)
+        scores |= _motion_scores(series, inside, series.far_s[inside] < first_s, clips)
     return {name: round(value, SCORE_DECIMALS) for name, value in scores.items()}
 
 
 def _motion_scores(
-    motion: Mapping[str, NDArray[np.float32]],
     series: Measurements,
     inside: NDArray[np.int64],
     without_far: NDArray[np.bool_],
@@ -107,16 +118,16 @@ def _motion_scores(
     followed: median correlation of neighbours after motion compensation.
     """
     camera, net = (np.where(without_far, both[1, inside], both[0, inside]) for both in (series.camera, series.net))
-    dynamism = np.fmax(motion["own"][inside], camera)
-    values_KM = np.stack([dynamism, net, *(motion[name][inside] for name in _MEDIANS.values())])
+    dynamism = np.fmax(series.own[inside], camera)
+    values_KM = np.concatenate([dynamism[None], net[None], series.medians[:, inside]])
     low, middle, high = quantiles(values_KM, (0.1, 0.5, 0.9))
     dynamism_now, net_now, *medians = middle
     found = dict(zip(_MEDIANS, medians, strict=True))
     found |= {"dynamism": dynamism_now, "dynamism_spread": high[0] - low[0]}
-    kept_way = constancy(np.stack([motion[name][inside] for name in WAY]))
+    kept_way = constancy(series.ways[:, inside])
     arrives = net_now / max(found["camera_speed"], 1e-3)
     found |= {"steadiness": kept_way if kept_way >= _CONSTANT else arrives}
-    found |= {"active_share": float((dynamism >= clips.active_dynamism).mean())}
+    found |= {"active_share": np.count_nonzero(dynamism >= clips.active_dynamism) / len(inside)}
     return {name: float(value) for name, value in found.items() if value == value}  # NaN was not measured
 
 
@@ -126,9 +137,12 @@ def constancy(ways_4M: NDArray[np.float32]) -> float:
     1 for a pan or a zoom of any speed; about 1 / sqrt(M) for a shaking camera.
     """
     known_4K = ways_4M[:, ~np.isnan(ways_4M).any(axis=0)].astype(np.float64)
-    if not known_4K.shape[1]:
+    number = known_4K.shape[1]
+    if not number:
         return 0.0
-    return float(np.linalg.norm(known_4K.mean(axis=1)) / max(np.linalg.norm(known_4K, axis=0).mean(), 1e-3))
+    mean_4 = known_4K.sum(axis=1) / number
+    length = float(np.sqrt((known_4K * known_4K).sum(axis=0)).sum()) / number
+    return float(np.sqrt(mean_4.dot(mean_4))) / max(length, 1e-3)
 
 
 _MEDIANS = {
@@ -149,11 +163,8 @@ def quantiles(values_KM: NDArray[np.float32], shares: Sequence[float]) -> list[l
     """
     sorted_KM = np.sort(values_KM.astype(np.float64), axis=1)  # NaN comes last
     last_K = np.maximum((~np.isnan(sorted_KM)).sum(axis=1) - 1, 0)
+    place_SK = np.multiply.outer(np.asarray(shares), last_K)
+    below_SK = place_SK.astype(np.int64)
     rows_K = np.arange(len(sorted_KM))
-    found = []
-    for share in shares:
-        place_K = last_K * share
-        below_K = place_K.astype(np.int64)
-        lower_K, upper_K = sorted_KM[rows_K, below_K], sorted_KM[rows_K, np.minimum(below_K + 1, last_K)]
-        found.append((lower_K + (place_K - below_K) * (upper_K - lower_K)).tolist())
-    return found
+    lower_SK, upper_SK = sorted_KM[rows_K, below_SK], sorted_KM[rows_K, np.minimum(below_SK + 1, last_K)]
+    return (lower_SK + (place_SK - below_SK) * (upper_SK - lower_SK)).tolist()

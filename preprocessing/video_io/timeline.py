@@ -81,13 +81,29 @@ def grid_frames(timestamps_s: NDArray[np.float64], start_frame: int, fps: float,
     Returns:
         (K,), not decreasing.
     """
-    targets = timestamps_s[start_frame] + np.arange(num_frames) / fps
-    step = frame_step_s(timestamps_s)
-    num_virtual = max(0, int(np.ceil((targets[-1] - timestamps_s[-1]) / step))) + 2
-    times = np.concatenate([timestamps_s, timestamps_s[-1] + step * np.arange(1, num_virtual + 1)])
-    later = np.searchsorted(times, targets).clip(1, len(times) - 1)
+    return frames_at(timestamps_s, start_frame, np.arange(num_frames) / fps, step_s=frame_step_s(timestamps_s))
+
+
+def frames_at(
+    timestamps_s: NDArray[np.float64], start_frame: int, after_s: NDArray[np.float64], *, step_s: float
+) -> NDArray[np.int64]:
+    """Source frames at some times after a frame, as `grid_frames` takes them.
+
+    Args:
+        timestamps_s: Presentation times, (N,), increasing.
+        start_frame: Source frame from which time counts.
+        after_s: Not decreasing, (K,).
+        step_s: `frame_step_s` of the time stamps.
+
+    Returns:
+        (K,), not decreasing.
+    """
+    targets = timestamps_s[start_frame] + after_s
+    num_virtual = max(0, int(np.ceil((targets[-1] - timestamps_s[-1]) / step_s))) + 2
+    times = np.concatenate([timestamps_s[start_frame:], timestamps_s[-1] + step_s * np.arange(1, num_virtual + 1)])
+    later = np.minimum(np.maximum(np.searchsorted(times, targets), 1), len(times) - 1)
     takes_later = targets - times[later - 1] > times[later] - targets + _SAME_S
-    return np.maximum(later - 1 + takes_later, start_frame).astype(np.int64)
+    return start_frame + later - 1 + takes_later
 
 
 def shown_on_grid(frames: Iterable[tuple[float, T]], fps: float, num_frames: int) -> Iterator[tuple[T, int]]:
