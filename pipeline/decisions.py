@@ -8,10 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Recipe, fingerprint
+from pipeline.config import Recipe, build_recipe, fingerprint
 from preprocessing import candidates as candidates_step
 from preprocessing import decide as decide_step
+from preprocessing import rows
 from preprocessing.dataset import Dataset
+from preprocessing.decide import decide
 from preprocessing.relations import texts
 from preprocessing.replay import decided_clips
 from preprocessing.report.changes import write_changes
@@ -80,7 +82,7 @@ def preview_plan(
         ValueError: If there is no dataset.
     """
     dataset = Dataset.open(dataset_uri)
-    found = recipe_clips(dataset.ledger.iterate_scans(None), recipe)
+    found = _decided_by(recipe, dataset)
     kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
     before = _decided(dataset.ledger.clips(), Verdict.KEEP)
     reasons = Counter(texts(pc.list_element(dropped["reasons"], 0)))
@@ -95,6 +97,18 @@ def preview_plan(
         now_kept=tuple(sorted(after_ids - before_ids)),
         now_dropped=tuple(sorted(before_ids - after_ids)),
     )
+
+
+def _decided_by(recipe: Recipe, dataset: Dataset) -> pa.Table:
+    """All clips as the recipe decides; where only thresholds are other ones, the stored scores are enough."""
+    stored = dataset.record().recipe
+    known = build_recipe(stored, ()) if stored else None
+    same_clips = known and (known.clips, known.sources.eval_percent) == (recipe.clips, recipe.sources.eval_percent)
+    if known is None or not same_clips or dataset.ledger.undecided_sources(decide_fingerprint(known)):
+        return recipe_clips(dataset.ledger.iterate_scans(None), recipe)
+    clips = dataset.ledger.clips()
+    decided = decide(clips.select(rows.CANDIDATES.names), recipe.decide)
+    return decided.append_column("dynamism", clips["dynamism"]).append_column("split", clips["split"])
 
 
 def _decided(clips: pa.Table, verdict: Verdict) -> pa.Table:

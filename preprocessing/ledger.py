@@ -143,9 +143,9 @@ class Ledger:
         for row in _only(self._parts.read("transitions", part), source_ids).to_pylist():
             found.setdefault(row["source_id"], []).append(rows.transition_from_row(row))
         signals = _only(self._parts.read("signals", part), source_ids)
-        for i, source_id in enumerate(texts(signals["source_id"])):
+        for source_id, measured in zip(texts(signals["source_id"]), rows.signals_of(signals), strict=True):
             transitions = tuple(sorted(found.get(source_id, []), key=lambda t: t.start_frame))
-            yield rows.scan_from_row(by_id[source_id], transitions, rows.signals_at(signals, i))
+            yield rows.scan_from_row(by_id[source_id], transitions, measured)
 
     def thumbnails(self, source_id: str) -> tuple[Thumbnail, ...]:
         """The stored pictures of one source, in order; none if it is not `ok`."""

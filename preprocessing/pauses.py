@@ -39,7 +39,7 @@ def frozen_stretches(signals: Signals, *, at_least_s: float) -> list[tuple[int, 
     if signals.change is None:
         return []
     new = np.flatnonzero(signals.change >= _SAME)
-    starts = np.union1d([0], new)
+    starts = new if len(new) and new[0] == 0 else np.append(0, new)
     ends = np.append(starts[1:], len(signals.change))
     return _lasting(starts, ends, signals.timestamps_s, at_least_s)
 

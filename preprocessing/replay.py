@@ -1,7 +1,6 @@
 """Stored scans to decided clips, under any settings, without decoding anything."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,14 +29,22 @@ def decided_clips(
     """
     found: list[ClipCandidate] = []
     splits: list[str] = []
+    words: list[float] = []
     for scan in scans:
-        words = float(len(scan.source.caption.split()))
-        cut = [replace(one, scores={**one.scores, CAPTION_WORDS: words}) for one in cut_source(scan, clips)]
+        cut = cut_source(scan, clips)
         found += cut
         splits += [str(split_of(scan.source.group_id, eval_percent))] * len(cut)
-    decided = decide(rows.candidates_table(found), thresholds)
+        words += [float(len(scan.source.caption.split()))] * len(cut)
+    decided = decide(_with_score(rows.candidates_table(found), CAPTION_WORDS, words), thresholds)
     dynamism = pc.struct_field(decided["scores"], "dynamism")
     return decided.append_column("dynamism", dynamism).append_column("split", pa.array(splits, pa.string()))
+
+
+def _with_score(found: pa.Table, name: str, values: Sequence[float]) -> pa.Table:
+    scores = pa.Table.from_struct_array(found["scores"])
+    place = scores.schema.get_field_index(name)
+    scores = scores.set_column(place, name, pa.array(values, pa.float64()))
+    return found.set_column(found.schema.get_field_index("scores"), "scores", scores.to_struct_array())
 
 
 def cut_source(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...]:

@@ -1,13 +1,15 @@
 """The ledger's tables: their schemas, and the package's types to rows and back."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preprocessing.effort import Effort
 from preprocessing.reasons import Reason
@@ -251,21 +253,26 @@ def signals_row(scan: SourceScan) -> dict[str, object]:
     }
 
 
-def signals_at(table: pa.Table, i: int) -> Signals:
-    """The signals of row i of a `SIGNALS` table."""
+def signals_of(table: pa.Table) -> Iterator[Signals]:
+    """The signals of every row of a `SIGNALS` table, as views into its columns."""
+    series = {name: _lists(table[name]) for name in ("timestamps_s", "luma", "motion_times_s", "motion", "change")}
+    measured = pc.is_valid(table["change"]).to_pylist()
+    for i, names in enumerate(table["motion_names"].to_pylist()):
+        motion = series["motion"][i].reshape(len(names), -1) if names else []
+        yield Signals(
+            timestamps_s=series["timestamps_s"][i],
+            luma=series["luma"][i],
+            motion_times_s=series["motion_times_s"][i],
+            motion=dict(zip(names, motion, strict=True)),
+            change=series["change"][i] if measured[i] else None,
+        )
 
-    def values(column: str) -> np.ndarray:
-        return table[column][i].values.to_numpy(zero_copy_only=False)
 
-    names = table["motion_names"][i].as_py()
-    series = values("motion").reshape(len(names), -1) if names else []
-    return Signals(
-        timestamps_s=values("timestamps_s"),
-        luma=values("luma"),
-        motion_times_s=values("motion_times_s"),
-        motion=dict(zip(names, series, strict=True)),
-        change=values("change") if table["change"][i].is_valid else None,
-    )
+def _lists(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """The lists of a column of lists of numbers; one that is null is empty."""
+    lists: Any = column.combine_chunks()
+    flat, ends = lists.flatten().to_numpy(), np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    return np.split(flat, ends[:-1]) if len(ends) else []
 
 
 def thumbnail_rows(scan: SourceScan) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import load_recipe
 from pipeline.decisions import decide_fingerprint, preview_plan, recipe_clips
-from preprocessing.dataset import Dataset
+from preprocessing.dataset import Dataset, DatasetRecord
 from tests.preprocessing.test_replay import SCANS
 
 OTHER = (
@@ -21,7 +21,9 @@ OTHER = (
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    ledger, recipe = Dataset.create(str(folder)).ledger, load_recipe("embedded", [])
+    dataset, recipe = Dataset.create(str(folder)), load_recipe("embedded", [])
+    dataset.write_record(DatasetRecord(recipe=recipe.model_dump(mode="json")))
+    ledger = dataset.ledger
     ledger.append_scans(SCANS, "f")
     ledger.append_clips(
         recipe_clips(ledger.iterate_scans(None), recipe), ledger.source_ids(), fingerprint=decide_fingerprint(recipe)
@@ -43,6 +45,20 @@ def test_clips_change_sides_by_their_ids(dataset: Path) -> None:
     shorter = preview_plan(str(dataset), load_recipe("embedded", ["clips.max_segments=2"]))
     assert set(shorter.segments) <= {1, 2}
     assert shorter.now_kept
+
+
+@pytest.mark.parametrize("stored", [["decide.min_dynamism=1.0"], ["clips.fps=12.0"]], ids=["thresholds", "clips"])
+def test_what_is_stored_never_changes_what_a_recipe_would_keep(
+    tmp_path: Path, dataset: Path, stored: list[str]
+) -> None:
+    other, recipe = Dataset.create(str(tmp_path)), load_recipe("embedded", stored)
+    other.write_record(DatasetRecord(recipe=recipe.model_dump(mode="json")))
+    other.ledger.append_scans(SCANS, "f")
+    clips = recipe_clips(other.ledger.iterate_scans(None), recipe)
+    other.ledger.append_clips(clips, other.ledger.source_ids(), fingerprint=decide_fingerprint(recipe))
+    wanted = load_recipe("embedded", ["decide.min_dynamism=4.0"])
+    here, there = (preview_plan(uri, wanted) for uri in (str(dataset), str(tmp_path)))
+    assert (here.kept, here.kept_hours, here.dropped) == (there.kept, there.kept_hours, there.dropped)
 
 
 def test_a_dry_run_decodes_no_frame_starts_no_process_and_loads_nothing_heavy(dataset: Path) -> None:
