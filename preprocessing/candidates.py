@@ -70,13 +70,17 @@ def candidates(
         "height_px": float(min(height_px, width_px)),
         "source_fps": round(1 / timeline.step_s, SCORE_DECIMALS),
     }
-    found = []
     measured = Measurements.of(signals, clips)
-    for piece in _pieces(num_frames, inside, measured, timeline, clips):
-        scores = of_source | scores_of(signals, measured, range(piece.start_frame, piece.end_frame), clips)
-        scores["transitions"] = float(sum(_crosses(piece, transition) for transition in inside))
-        found.append(_candidate(source_id, piece, timeline, clips.fps, scores, first_frame))
-    return tuple(found)
+    pieces = list(_pieces(num_frames, inside, measured, timeline, clips))
+    scores = scores_of(signals, measured, [range(piece.start_frame, piece.end_frame) for piece in pieces], clips)
+    return tuple(
+        _candidate(source_id, piece, timeline, clips.fps, of_source | own | _crossed(piece, inside), first_frame)
+        for piece, own in zip(pieces, scores, strict=True)
+    )
+
+
+def _crossed(piece: _Piece, transitions: Sequence[Transition]) -> dict[str, float]:
+    return {"transitions": float(sum(_crosses(piece, transition) for transition in transitions))}
 
 
 def _shifted(transition: Transition, by: int) -> Transition:

@@ -41,10 +41,10 @@ def decided_clips(
 
 
 def _with_score(found: pa.Table, name: str, values: Sequence[float]) -> pa.Table:
-    scores = pa.Table.from_struct_array(found["scores"])
-    place = scores.schema.get_field_index(name)
-    scores = scores.set_column(place, name, pa.array(values, pa.float64()))
-    return found.set_column(found.schema.get_field_index("scores"), "scores", scores.to_struct_array())
+    scores = found["scores"].combine_chunks()
+    columns = {**dict(zip(rows.SCORES, scores.flatten(), strict=True)), name: pa.array(values, pa.float64())}
+    replaced = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    return found.set_column(found.schema.get_field_index("scores"), "scores", replaced)
 
 
 def cut_source(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...]:

@@ -74,36 +74,37 @@ class Measurements:
         )
 
 
-def scores_of(signals: Signals, series: Measurements, frames: range, clips: ClipsConfig) -> dict[str, float]:
-    """What the signals say of a range of frames; a score of what was not measured inside it is not there.
+def scores_of(
+    signals: Signals, series: Measurements, pieces: Sequence[range], clips: ClipsConfig
+) -> list[dict[str, float]]:
+    """What the signals say of ranges of frames; a score of what was not measured inside one is not there.
 
     black_share: share of frames darker than `clips.black_luma`.
     frozen_share: share of frames in stretches that show one picture for `clips.frozen_stretch_s`.
     effective_fps: new frames a second, told where most of the range moves.
     and those of `_motion_scores`.
     """
+    found = [_frame_scores(signals, series, frames) for frames in pieces]
+    for scores, of_motion in zip(found, _motion_scores(signals, series, pieces, clips), strict=True):
+        scores.update(of_motion)
+    return [{name: round(value, SCORE_DECIMALS) for name, value in scores.items()} for scores in found]
+
+
+def _frame_scores(signals: Signals, series: Measurements, frames: range) -> dict[str, float]:
     part = slice(frames.start, frames.stop)
     rate = effective_rate(series.new_N[part], series.moving_N[part], signals.timestamps_s[part])
-    scores = {
+    return {
         "black_share": np.count_nonzero(series.dark_N[part]) / len(frames),
         "frozen_share": share_inside(series.frozen, frames.start, frames.stop),
     } | ({} if rate is None else {"effective_fps": rate})
-    first_s, last_s = signals.timestamps_s[frames.start], signals.timestamps_s[frames.stop - 1]
-    begin = int(np.searchsorted(signals.motion_times_s, first_s))
-    inside = np.arange(begin, int(np.searchsorted(signals.motion_times_s, last_s, side="right")))
-    inside = inside[series.near_s[inside] >= first_s]
-    if len(inside):
-        scores |= _motion_scores(series, inside, series.far_s[inside] < first_s, clips)
-    return {name: round(value, SCORE_DECIMALS) for name, value in scores.items()}
 
 
 def _motion_scores(
-    series: Measurements,
-    inside: NDArray[np.int64],
-    without_far: NDArray[np.bool_],
-    clips: ClipsConfig,
-) -> dict[str, float]:
-    """Scores of the measurements inside a range; `without_far` are those whose far gap begins before it.
+    signals: Signals, series: Measurements, pieces: Sequence[range], clips: ClipsConfig
+) -> list[dict[str, float]]:
+    """Scores of the measurements inside each of P ranges; none of a range that holds no measurement.
+
+    All ranges at once, in rows of L measurements each, those behind a range's own NaN: numpy's calls cost more than its work.
 
     dynamism: median over time of the larger of the camera's speed, which is the smallest over three gaps, and of `own_motion`.
     dynamism_spread: from the 10th to the 90th percentile over time.
@@ -117,32 +118,60 @@ def _motion_scores(
         the longer gaps: where it keeps its way from moment to moment, `constancy` stands instead.
     followed: median correlation of neighbours after motion compensation.
     """
-    camera, net = (np.where(without_far, both[1, inside], both[0, inside]) for both in (series.camera, series.net))
-    dynamism = np.fmax(series.own[inside], camera)
-    values_KM = np.concatenate([dynamism[None], net[None], series.medians[:, inside]])
-    low, middle, high = quantiles(values_KM, (0.1, 0.5, 0.9))
-    dynamism_now, net_now, *medians = middle
-    found = dict(zip(_MEDIANS, medians, strict=True))
-    found |= {"dynamism": dynamism_now, "dynamism_spread": high[0] - low[0]}
-    kept_way = constancy(series.ways[:, inside])
-    arrives = net_now / max(found["camera_speed"], 1e-3)
-    found |= {"steadiness": kept_way if kept_way >= _CONSTANT else arrives}
-    found |= {"active_share": np.count_nonzero(dynamism >= clips.active_dynamism) / len(inside)}
-    return {name: float(value) for name, value in found.items() if value == value}  # NaN was not measured
+    first_P = signals.timestamps_s[[frames.start for frames in pieces]]
+    places_PL, inside_PL = _measured_inside(signals, series, pieces, first_P)
+    number_P = inside_PL.sum(axis=1)
+    if not number_P.any():
+        return [{} for _ in pieces]
+    has_far_PL = series.far_s[places_PL] >= first_P[:, None]
+    camera_PL, net_PL = (
+        np.where(has_far_PL, of_source[0][places_PL], of_source[1][places_PL])
+        for of_source in (series.camera, series.net)
+    )
+    dynamism_PL = np.fmax(series.own[places_PL], camera_PL)
+    values_KPL = np.concatenate([dynamism_PL[None], net_PL[None], series.medians[:, places_PL]])
+    low_KP, middle_KP, high_KP = quantiles(np.where(inside_PL, values_KPL, np.nan), (0.1, 0.5, 0.9))
+    found = dict(zip(_MEDIANS, middle_KP[2:], strict=True))
+    kept_way_P = constancy(np.where(inside_PL, series.ways[:, places_PL], np.nan))
+    arrives_P = middle_KP[1] / np.fmax(found["camera_speed"], 1e-3)
+    found |= {"dynamism": middle_KP[0], "dynamism_spread": high_KP[0] - low_KP[0]}
+    found |= {"steadiness": np.where(kept_way_P >= _CONSTANT, kept_way_P, arrives_P)}
+    active_PL = (dynamism_PL >= clips.active_dynamism) & inside_PL
+    found |= {"active_share": np.where(number_P, active_PL.sum(axis=1) / np.maximum(number_P, 1), np.nan)}
+    columns = {name: values_P.tolist() for name, values_P in found.items()}
+    return [
+        {name: values[i] for name, values in columns.items() if number and values[i] == values[i]}  # NaN: not measured
+        for i, number in enumerate(number_P.tolist())
+    ]
 
 
-def constancy(ways_4M: NDArray[np.float32]) -> float:
-    """Length of the camera's mean way, as a share of the mean length of its ways; 0 where none was measured.
+def _measured_inside(
+    signals: Signals, series: Measurements, pieces: Sequence[range], first_P: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places of the measurements in each range, and which of them lie inside with their gaps, (P, L) each."""
+    times_M = signals.motion_times_s
+    last_P = signals.timestamps_s[[frames.stop - 1 for frames in pieces]]
+    begin_P, end_P = np.searchsorted(times_M, first_P), np.searchsorted(times_M, last_P, side="right")
+    longest = int(np.max(end_P - begin_P, initial=0))
+    if not longest:
+        return np.zeros((len(pieces), 0), np.int64), np.zeros((len(pieces), 0), np.bool_)
+    places_PL = begin_P[:, None] + np.arange(longest)
+    own_PL = places_PL < end_P[:, None]
+    places_PL = np.minimum(places_PL, len(times_M) - 1)
+    return places_PL, own_PL & (series.near_s[places_PL] >= first_P[:, None])
 
-    1 for a pan or a zoom of any speed; about 1 / sqrt(M) for a shaking camera.
+
+def constancy(ways_4PL: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Length of the camera's mean way, as a share of the mean length of its ways, (P,); 0 where none was measured.
+
+    1 for a pan or a zoom of any speed; about 1 / sqrt(L) for a shaking camera.
     """
-    known_4K = ways_4M[:, ~np.isnan(ways_4M).any(axis=0)].astype(np.float64)
-    number = known_4K.shape[1]
-    if not number:
-        return 0.0
-    mean_4 = known_4K.sum(axis=1) / number
-    length = float(np.sqrt((known_4K * known_4K).sum(axis=0)).sum()) / number
-    return float(np.sqrt(mean_4.dot(mean_4))) / max(length, 1e-3)
+    known_PL = ~np.isnan(ways_4PL).any(axis=0)
+    ways_4PL = np.where(known_PL, ways_4PL, 0.0).astype(np.float64)
+    number_P = np.maximum(known_PL.sum(axis=-1), 1)
+    mean_4P = ways_4PL.sum(axis=-1) / number_P
+    length_P = np.sqrt((ways_4PL * ways_4PL).sum(axis=0)).sum(axis=-1) / number_P
+    return np.sqrt((mean_4P * mean_4P).sum(axis=0)) / np.maximum(length_P, 1e-3)
 
 
 _MEDIANS = {
@@ -156,15 +185,19 @@ _MEDIANS = {
 """Scores that are the median of a series."""
 
 
-def quantiles(values_KM: NDArray[np.float32], shares: Sequence[float]) -> list[list[float]]:
-    """Of every row, of the values that are not NaN: for each share a list of K; NaN where a row holds none.
+def quantiles(values: NDArray[np.float32], shares: Sequence[float]) -> list[NDArray[np.float64]]:
+    """Over the last axis, of the values that are not NaN: one array for each share; NaN where there are none.
 
     numpy's own take one call, and ten times as long, for each row and share.
     """
-    sorted_KM = np.sort(values_KM.astype(np.float64), axis=1)  # NaN comes last
-    last_K = np.maximum((~np.isnan(sorted_KM)).sum(axis=1) - 1, 0)
-    place_SK = np.multiply.outer(np.asarray(shares), last_K)
-    below_SK = place_SK.astype(np.int64)
-    rows_K = np.arange(len(sorted_KM))
-    lower_SK, upper_SK = sorted_KM[rows_K, below_SK], sorted_KM[rows_K, np.minimum(below_SK + 1, last_K)]
-    return (lower_SK + (place_SK - below_SK) * (upper_SK - lower_SK)).tolist()
+    ordered = np.sort(values.astype(np.float64), axis=-1)  # NaN comes last
+    last = np.maximum((~np.isnan(ordered)).sum(axis=-1) - 1, 0)
+    found = []
+    for share in shares:
+        place = last * share
+        below = place.astype(np.int64)
+        lower, upper = (
+            np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0] for at in (below, np.minimum(below + 1, last))
+        )
+        found.append(lower + (place - below) * (upper - lower))
+    return found
