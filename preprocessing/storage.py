@@ -260,9 +260,10 @@ def read_parquet(storage: Storage, key: str, columns: list[str] | None = None) -
     """
     path = storage.local_path(key)
     source = path if path is not None else pa.BufferReader(storage.read_bytes(key))
-    return pq.read_table(
-        source, columns=columns, partitioning=None, memory_map=path is not None, page_checksum_verification=True
-    )
+    # not pq.read_table: that imports pyarrow.dataset, and with it pandas
+    file = pq.ParquetFile(source, memory_map=path is not None, page_checksum_verification=True)
+    with file:
+        return file.read(columns=columns)
 
 
 def iterate_chunks(storage: Storage, key: str, chunk_bytes: int) -> Iterator[bytes]:
