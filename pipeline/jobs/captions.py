@@ -77,11 +77,12 @@ class CaptionStep:
         origins = {self._fingerprint(work): caption_origin(work, self._settings, self._captioner()) for work in Work}
         return with_captions(kept, self._dataset.ledger.captions(), origins, self._settings)
 
-    def failed(self, kept: pa.Table) -> dict[str, str]:
-        """Clips that wait because no words could be written, with a line each."""
+    def failed(self, kept: Callable[[], pa.Table]) -> dict[str, str]:
+        """Those of the clips that wait because no words could be written, with a line each."""
         if not is_asked_for(self._settings) or not self._dataset.ledger.captions().num_rows:
             return {}
-        needy = pa.concat_tables([clips_for(work, kept, self._settings) for work in Work])
+        clips = kept()
+        needy = pa.concat_tables([clips_for(work, clips, self._settings) for work in Work])
         return failed_captions(needy, self._dataset.ledger.captions(), [self._fingerprint(work) for work in Work])
 
     def _todo(self, kept: pa.Table) -> list[tuple[Work, pa.Table]]:

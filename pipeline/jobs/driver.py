@@ -268,7 +268,7 @@ class Driver:
             ignored=listing.ignored if listing else (),
             scanned=self.scanned,
             captioned=self._captions.written,
-            without_caption=self._captions.failed(self._kept()),
+            without_caption=self._captions.failed(self._kept),
             encoded_shards=self.encoded,
             dataset=write_report(self._dataset, report_settings(self._recipe)),
             pilot=self._pilot(listing) if listing else None,
@@ -309,7 +309,7 @@ class Driver:
     def _codec_record(self) -> CodecRecord:
         """What the codec says of itself: asked of a worker, unless nothing else needs Ray and we know already."""
         if self._codec is None:
-            stored, settings = self._dataset.record(), fingerprint(self._recipe.encode)
+            stored, settings = self._dataset.record(), codec_settings(self._recipe)
             known = stored.codec if stored.fingerprints.get(ENCODE_SETTINGS) == settings else None
             if known is None or self._ray_is_up:
                 self._need_ray()
@@ -318,6 +318,11 @@ class Driver:
                 self._dataset.write_record(replace(stored, codec=known, fingerprints=fingerprints))
             self._codec = known
         return self._codec
+
+
+def codec_settings(recipe: Recipe) -> str:
+    """Changes if the codec might be another one; not with the device, nor with how often it is tried."""
+    return fingerprint(recipe.encode.model_copy(update={"device": "", "max_attempts": 1}))
 
 
 def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:

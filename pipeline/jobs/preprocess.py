@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, open_driver
+from pipeline.config import Recipe
+from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
 from pipeline.tracking import Tracking
 from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
@@ -133,7 +133,7 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
     planned, stored = dataset.ledger.plan(), dataset.record()
     if not planned.num_rows:
         return EncodePreview(shards=(), clips=0, hours=0.0)
-    if stored.codec is None or stored.fingerprints.get(ENCODE_SETTINGS) != fingerprint(recipe.encode):
+    if stored.codec is None or stored.fingerprints.get(ENCODE_SETTINGS) != codec_settings(recipe):
         raise ValueError(f"{dataset_uri} is not planned under these encode settings; run longtake plan with them")
     waiting = pending_shards(planned, dataset.ledger.encodes(), encode_fingerprint(recipe.encode, stored.codec))
     return EncodePreview(
