@@ -13,7 +13,7 @@ from preprocessing.reasons import Reason
 from preprocessing.relations import float_columns
 from preprocessing.samples import ClipCandidate, Decision, Verdict
 
-VERSION = 2
+VERSION = 3
 
 _REPEATS = 0.9
 """Share of a source's frames that are new ones, under which it shows frames again."""
@@ -94,11 +94,20 @@ def _slideshow(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
 
 
 def _static(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
+    return _hardly_moves(clip, settings) & ~(clip["truncated"] > 0)
+
+
+def _truncated(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
+    """Little moves in what came out of a broken source: a decoder fills gaps with the last picture, so that says nothing."""
+    return _hardly_moves(clip, settings) & (clip["truncated"] > 0)
+
+
+def _hardly_moves(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
     return (clip["dynamism"] < settings.min_dynamism) | (clip["active_share"] < settings.min_active_share)
 
 
 def _still_image(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
-    return (clip["rest_motion"] < settings.min_rest_motion) & ~_static(clip, settings)
+    return (clip["rest_motion"] < settings.min_rest_motion) & ~_hardly_moves(clip, settings)
 
 
 def _too_fast(clip: Clips, settings: DecideConfig) -> NDArray[np.bool_]:
@@ -115,6 +124,7 @@ _CLIP: tuple[_Rule, ...] = (
     (Reason.BLACK, lambda clip, settings: clip["black_share"] > settings.max_black_share),
     (Reason.SHAKY, _shaky),
     (Reason.SLIDESHOW, _slideshow),
+    (Reason.TRUNCATED, _truncated),
     (Reason.STATIC, _static),
     (Reason.FROZEN, lambda clip, settings: clip["frozen_share"] > settings.max_frozen_share),
     (Reason.STILL_IMAGE, _still_image),

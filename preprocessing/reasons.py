@@ -33,7 +33,7 @@ class Reason(StrEnum):
 SENTENCES: dict[Reason, str] = {
     Reason.UNDECODABLE: "the file is not a video, is empty, or no frame of it decodes",
     Reason.NO_VIDEO_STREAM: "the container opens but holds no video stream",
-    Reason.TRUNCATED: "the file ends before its declared end; what decoded is used",
+    Reason.TRUNCATED: "the file ends before its declared end; what decoded is used, but for clips in which little moves",
     Reason.TIMEOUT: "decoding made no progress for the allowed time",
     Reason.OUT_OF_MEMORY: "decoding outgrew its memory limit",
     Reason.CRASHED: "the decoding process died",

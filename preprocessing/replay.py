@@ -1,6 +1,7 @@
 """Stored scans to decided clips, under any settings, without decoding anything."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,11 +10,15 @@ from preprocessing import rows
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.decide import decide
+from preprocessing.reasons import Reason
 from preprocessing.samples import ClipCandidate, SourceScan
 from preprocessing.sources import split_of
 
 CAPTION_WORDS = "caption_words"
 """The score that a new caption changes without a new scan."""
+
+TRUNCATED = "truncated"
+"""The score that is 1 where the source broke off."""
 
 
 def decided_clips(
@@ -29,20 +34,22 @@ def decided_clips(
     """
     found: list[ClipCandidate] = []
     splits: list[str] = []
-    words: list[float] = []
+    of_source: dict[str, list[float]] = {CAPTION_WORDS: [], TRUNCATED: []}
     for scan in scans:
         cut = cut_source(scan, clips)
         found += cut
         splits += [str(split_of(scan.source.group_id, eval_percent))] * len(cut)
-        words += [float(len(scan.source.caption.split()))] * len(cut)
-    decided = decide(_with_score(rows.candidates_table(found), CAPTION_WORDS, words), thresholds)
+        of_source[CAPTION_WORDS] += [float(len(scan.source.caption.split()))] * len(cut)
+        of_source[TRUNCATED] += [float(Reason.TRUNCATED in scan.reasons)] * len(cut)
+    decided = decide(_with_scores(rows.candidates_table(found), of_source), thresholds)
     dynamism = pc.struct_field(decided["scores"], "dynamism")
     return decided.append_column("dynamism", dynamism).append_column("split", pa.array(splits, pa.string()))
 
 
-def _with_score(found: pa.Table, name: str, values: Sequence[float]) -> pa.Table:
-    scores = found["scores"].combine_chunks()
-    columns = {**dict(zip(rows.SCORES, scores.flatten(), strict=True)), name: pa.array(values, pa.float64())}
+def _with_scores(found: pa.Table, values: Mapping[str, Sequence[float]]) -> pa.Table:
+    scores: Any = found["scores"].combine_chunks()
+    columns = dict(zip(rows.SCORES, scores.flatten(), strict=True))
+    columns |= {name: pa.array(of_clips, pa.float64()) for name, of_clips in values.items()}
     replaced = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     return found.set_column(found.schema.get_field_index("scores"), "scores", replaced)
 

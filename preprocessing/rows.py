@@ -31,7 +31,7 @@ from preprocessing.video_io.timeline import frame_step_s
 SCORES = (
     "height_px", "source_fps", "transitions", "black_share", "frozen_share", "effective_fps", "dynamism",
     "dynamism_spread", "active_share", "long_dynamism", "own_motion", "own_area", "rest_motion", "camera_speed",
-    "steadiness", "followed", "caption_words",
+    "steadiness", "followed", "caption_words", "truncated",
 )  # fmt: skip
 """Names of all scores; `preprocessing.scores` says what they mean. One that was not measured is null."""
 
@@ -263,7 +263,7 @@ def signals_of(table: pa.Table) -> Iterator[Signals]:
             timestamps_s=series["timestamps_s"][i],
             luma=series["luma"][i],
             motion_times_s=series["motion_times_s"][i],
-            motion=dict(zip(names, motion, strict=True)),
+            motion=dict(zip(names or (), motion, strict=True)),
             change=series["change"][i] if measured[i] else None,
         )
 
@@ -271,7 +271,8 @@ def signals_of(table: pa.Table) -> Iterator[Signals]:
 def _lists(column: pa.ChunkedArray) -> list[np.ndarray]:
     """The lists of a column of lists of numbers; one that is null is empty."""
     lists: Any = column.combine_chunks()
-    flat, ends = lists.flatten().to_numpy(), np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    lengths = np.nan_to_num(pc.list_value_length(lists).to_numpy(zero_copy_only=False)).astype(np.int64)
+    flat, ends = lists.flatten().to_numpy(), np.cumsum(lengths)
     return np.split(flat, ends[:-1]) if len(ends) else []
 
 

@@ -167,10 +167,10 @@ def constancy(ways_4PL: NDArray[np.float32]) -> NDArray[np.float64]:
     1 for a pan or a zoom of any speed; about 1 / sqrt(L) for a shaking camera.
     """
     known_PL = ~np.isnan(ways_4PL).any(axis=0)
-    ways_4PL = np.where(known_PL, ways_4PL, 0.0).astype(np.float64)
+    measured_4PL = np.where(known_PL, ways_4PL, 0.0).astype(np.float64)
     number_P = np.maximum(known_PL.sum(axis=-1), 1)
-    mean_4P = ways_4PL.sum(axis=-1) / number_P
-    length_P = np.sqrt((ways_4PL * ways_4PL).sum(axis=0)).sum(axis=-1) / number_P
+    mean_4P = measured_4PL.sum(axis=-1) / number_P
+    length_P = np.sqrt((measured_4PL * measured_4PL).sum(axis=0)).sum(axis=-1) / number_P
     return np.sqrt((mean_4P * mean_4P).sum(axis=0)) / np.maximum(length_P, 1e-3)
 
 

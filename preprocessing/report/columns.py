@@ -27,8 +27,6 @@ def scores(clips: pa.Table, name: str) -> Floats:
     if name in clips.column_names:
         return floats(clips, name)
     of_clips = clips["scores"]
-    if pa.types.is_map(of_clips.type):
-        return pc.map_lookup(of_clips.combine_chunks(), pa.scalar(name), "first").to_numpy(zero_copy_only=False)
     if of_clips.type.get_field_index(name) < 0:
         return np.full(clips.num_rows, np.nan)
     return pc.struct_field(of_clips, name).cast(pa.float64()).to_numpy()
@@ -36,10 +34,7 @@ def scores(clips: pa.Table, name: str) -> Floats:
 
 def score_names(clips: pa.Table) -> list[str]:
     """All scores that the table can hold."""
-    kind = clips.schema.field("scores").type
-    if pa.types.is_map(kind):
-        return sorted({name for row in clips["scores"].to_pylist() for name, _ in row or ()})
-    return [field.name for field in kind]
+    return [field.name for field in clips.schema.field("scores").type]
 
 
 def places(table: pa.Table, sources: pa.Table) -> Ints:

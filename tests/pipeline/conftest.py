@@ -95,11 +95,11 @@ def _wait(head: RayHead, process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill(home: Path, process: subprocess.Popen[bytes]) -> None:
-    """Kills the head's processes and nobody else's: those that name its folder, and whatever they started."""
+    """Kills the head's processes and nobody else's: those of its session, those that name its folder, and whatever they started."""
     mine = {psutil.Process(process.pid)} if process.poll() is None else set()
     for candidate in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if candidate.pid != os.getpid() and str(home) in " ".join(candidate.cmdline()):
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(candidate.pid) == process.pid or str(home) in " ".join(candidate.cmdline()):
                 mine |= {candidate, *candidate.children(recursive=True)}
     for one in mine:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -61,6 +61,8 @@ def test_a_good_clip_is_kept() -> None:
         ({"black_share": 0.9, "dynamism": 0.0, "long_dynamism": 0.0}, (Reason.BLACK, Reason.STATIC)),
         ({"dynamism": 0.1, "long_dynamism": 0.2}, (Reason.STATIC,)),
         ({"active_share": 0.1}, (Reason.STATIC,)),
+        ({"active_share": 0.1, "truncated": 1.0}, (Reason.TRUNCATED,)),
+        ({"active_share": 0.1, "truncated": 0.0}, (Reason.STATIC,)),
         (
             {"dynamism": 0.0, "long_dynamism": 9.0, "effective_fps": 2.0},
             (Reason.LOW_FRAME_RATE, Reason.SLIDESHOW, Reason.STATIC),
@@ -80,6 +82,10 @@ def test_what_is_wrong_is_said_in_order_of_importance(changed: dict, reasons: tu
 
 def test_a_shaking_camera_before_moving_people_is_worth_it() -> None:
     assert decide_one(candidate(camera_speed=25.0, steadiness=0.1), DecideConfig()).verdict is Verdict.KEEP
+
+
+def test_what_moves_in_a_source_that_broke_off_is_used() -> None:
+    assert decide_one(candidate(truncated=1.0), DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_a_film_of_a_low_rate_that_repeats_nothing_is_judged_by_its_rate_alone() -> None:
