@@ -1,6 +1,8 @@
 # Everything happens in .venv, which `make setup` fills from the lock. TORCH_INDEX: where pip takes torch from (README).
 PYTHON ?= python3
 LOCK ?= $(if $(wildcard .venv/.done-cuda),cuda,cpu)
+# Bytecode is kept beside the packages: compiled anew in every process, it makes each start three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: setup demo test test-dags lint ui clean lock
 
 setup: .venv/.done-$(LOCK)
