@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from preprocessing.config import Positive, Settings, Share
 
+StageName = Literal["teacher", "direct", "student"]
+"""Training stages; direct and student share their settings."""
+
 Steps = Annotated[int, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -48,8 +51,8 @@ class ModelConfig(Settings):
     """Temporal index of the start image (paper, 3.1, RoPE consistency)."""
 
 
-class FlowConfig(Settings):
-    """How times are drawn and the loss is weighted."""
+class TimesConfig(Settings):
+    """How times are drawn: sigma is the sigmoid of a normal number, shifted."""
 
     logit_mean: float = 0.0
     """Mean of the normal whose sigmoid is sigma."""
@@ -57,8 +60,24 @@ class FlowConfig(Settings):
     """Its standard deviation."""
     shift: Annotated[float, Field(gt=0)] = 3.0
     """sigma <- s sigma / (1 + (s - 1) sigma); more noise for s > 1."""
+
+
+class FlowConfig(TimesConfig):
+    """How times are drawn and the loss is weighted."""
+
+    weighting: Literal["none", "cosmap"] = "none"
+    """Weight of a time in the loss: 1 (paper, eq. 5), or SD3's 2 / (pi (1 - 2 t + 2 t^2)), which favours t = 1/2."""
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0
     """Guidance embedding given in training."""
+
+
+class SampleConfig(Settings):
+    """A segment sampled from noise while training goes on."""
+
+    num_inference_steps: Positive = 10
+    """Denoising steps."""
+    shift: Annotated[float, Field(gt=0)] = 3.0
+    """Shift of the noise schedule; that of `generate` shows the model what it meets there."""
 
 
 class OptimizerConfig(Settings):
@@ -106,19 +125,40 @@ class TeacherConfig(Settings):
     """Clips a step, over all ranks (paper, 4.1: batch size 1)."""
     memory_dropout: Share = 0.1
     """Share of steps without memory tokens."""
+    history_noise: Share = 0.0
+    """The past is seen at a sigma of up to this, drawn anew for each clip and step; 0 is the clean past (paper)."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer."""
 
 
 class DirectConfig(Settings):
-    """Stage 2: Direct Forcing, `norm_out` and `proj_out` only (paper, 3.2 and A.2)."""
+    """Stage 2, after a past that the model made: Direct Forcing, or student forcing, its ablation (paper, 3.2, 4.3, A.2).
+
+    The two differ in nothing but how the past is made.
+    """
 
     steps: Positive = 100
-    """Optimizer steps; each accumulates over all segments of the global batch."""
+    """Global batches of clips; each accumulates over all segments of its clips."""
     global_batch: Positive = 1
     """Clips a step, over all ranks."""
     curriculum: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 40)
     """Caps on the number of segments, one after another in equal shares of the steps (paper, A.2)."""
+    sort_by_length: bool = False
+    """False: a clip beyond the cap gives its first segments. True: it waits for its cap (paper, A.2: "sorting videos")."""
+    update: Literal["clip", "segment"] = "clip"
+    """The optimizer steps once for all segments of a global batch, or after each (paper, 3.2: the first)."""
+    trained: Literal["head", "all"] = "head"
+    """`norm_out` and `proj_out` only (paper, A.2), or all parameters."""
+    from_scratch: bool = False
+    """Without `--init`, begin from fresh weights instead of a teacher."""
+    condition_times: TimesConfig | None = None
+    """Times of the one-step past of Direct Forcing, at a forward pass more; None: the loss's own (paper, eq. 7)."""
+    ground_truth_share: Share = 0.0
+    """Share of steps that train one segment after its true past, as the teacher does."""
+    final_ground_truth_share: Share | None = None
+    """That share at the last step, straight in between; None keeps it. 1 to 0: teacher to direct in one stage."""
+    student: SampleConfig = SampleConfig(num_inference_steps=5)
+    """How student forcing samples the past (paper, 4.3: 5 steps)."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer."""
 
@@ -141,6 +181,8 @@ class ValidationConfig(Settings):
     """Held-out clips."""
     max_segments: Positive = 4
     """Leading segments of each that are scored."""
+    sample: SampleConfig = SampleConfig()
+    """The model's own samples that one-step approximations are held against before stage 2."""
 
 
 class TrainConfig(Settings):
@@ -156,6 +198,8 @@ class TrainConfig(Settings):
     """Stage 1."""
     direct: DirectConfig = DirectConfig()
     """Stage 2."""
+    stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("teacher", "direct")
+    """What `longtake train` runs where no stage is named, in this order."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
     validation: ValidationConfig = ValidationConfig()

@@ -6,12 +6,14 @@ is 1 - t, its timestep is 1000 sigma, and its output is noise - data: the paper'
 Shapes: B batch, then any dimensions, usually C, T, H, W.
 """
 
+import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from training.config import FlowConfig
+from training.config import TimesConfig
 from training.types import FlowSample
 
 VelocityField = Callable[[Tensor, Tensor], Tensor]
@@ -55,9 +57,14 @@ def flow_matching_loss_per_sample(velocity: Tensor, target: Tensor) -> Tensor:
     return (velocity.float() - target.float()).square().flatten(1).mean(dim=1)
 
 
-def flow_matching_loss(velocity: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of the velocity, a scalar in fp32 (paper, eq. 5)."""
-    return flow_matching_loss_per_sample(velocity, target).mean()
+def flow_matching_loss(velocity: Tensor, target: Tensor, weight_B: Tensor | float = 1.0) -> Tensor:
+    """Mean squared error of the velocity, a scalar in fp32 (paper, eq. 5); samples may count more or less."""
+    return (weight_B * flow_matching_loss_per_sample(velocity, target)).mean()
+
+
+def loss_weight(t: Tensor, weighting: Literal["none", "cosmap"]) -> Tensor:
+    """How much a time counts in the loss, (B,): the same at all times, or SD3's CosMap, whose mean over t is 1 as well."""
+    return torch.ones_like(t) if weighting == "none" else 2 / (math.pi * (1 - 2 * t + 2 * t.square()))
 
 
 def velocity_to_data(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def sample_times(normals: Tensor, config: FlowConfig) -> Tensor:
+def sample_times(normals: Tensor, config: TimesConfig) -> Tensor:
     """Training times t, one for each standard normal number given: logit-normal sigma, shifted.
 
     Args:

@@ -3,18 +3,20 @@
 It knows neither Ray nor files: an `Engine` computes, and callbacks report, validate and save.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from training.config import FlowConfig, OptimizerConfig
-from training.engine.base import Engine, learning_rate_at
+from training.engine.base import Engine, StepStats, learning_rate_at
 from training.model.rope import RopeMode
 from training.objectives.base import Objective, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
-from training.order import backwards_per_rank
+from training.order import backwards_per_rank, stacks_per_rank
 from training.types import GlobalStep, RandomKey, SegmentBatch, SegmentContext
 
 VALIDATION = "validation"
@@ -28,8 +30,11 @@ class StageSettings:
     """What a stage trains on and how long.
 
     Attributes:
-        name: ``teacher`` or ``direct``.
-        num_steps: Optimizer steps of the whole stage.
+        name: ``teacher``, ``direct`` or ``student``.
+        objective: Of steps that train all segments of their clips; a step of one segment is teacher forcing.
+        teacher: Of those.
+        num_steps: Global batches of the whole stage.
+        update: The optimizer steps after all segments of a global batch, or after each.
         save_every: Steps between checkpoints.
         validate_every: Steps between validations.
     """
@@ -43,6 +48,12 @@ class StageSettings:
     optimizer: OptimizerConfig
     save_every: int
     validate_every: int
+    teacher: Objective = teacher_forcing
+    update: Literal["clip", "segment"] = "clip"
+
+    def objective_of(self, step: GlobalStep) -> Objective:
+        """What a step trains."""
+        return self.objective if step.segment_index is None else self.teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +63,13 @@ class LoopCallbacks:
     Attributes:
         report: (optimizer steps done, metrics), after every step.
         validate: Metrics of the held-out clips.
+        before: What else is measured, before the first step alone.
         save: (optimizer steps done), writes a checkpoint.
     """
 
     report: Callable[[int, Metrics], None]
     validate: Callable[[], Metrics]
+    before: Callable[[], Metrics]
     save: Callable[[int], None]
 
 
@@ -76,10 +89,9 @@ def train(
     """
     for step, batches in work:
         if step.step == 0:
-            callbacks.report(0, callbacks.validate())
+            callbacks.report(0, {**callbacks.validate(), **callbacks.before()})
         learning_rate = learning_rate_at(step.step, settings.num_steps, settings.optimizer)
-        loss = train_step(engine, settings, step, batches)
-        stats = engine.step(learning_rate)
+        loss, stats = update_weights(engine, settings, step, batches, learning_rate)
         done = step.step + 1
         metrics = {"loss": loss, "learning_rate": learning_rate, "num_losses": float(step.num_losses)}
         metrics |= {} if stats.grad_norm is None else {"grad_norm": stats.grad_norm}
@@ -93,19 +105,45 @@ def _is_due(done: int, every: int, num_steps: int) -> bool:
     return done % every == 0 or done == num_steps
 
 
+def update_weights(
+    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], learning_rate: float
+) -> tuple[float, StepStats]:
+    """Learn from a global step; returns the mean loss over its segments, and what the last optimizer step says."""
+    if settings.update == "segment" and step.segment_index is None:
+        return step_by_segment(engine, settings, step, batches, learning_rate)
+    return train_step(engine, settings, step, batches), engine.step(learning_rate)
+
+
 def train_step(engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch]) -> float:
-    """Accumulate the gradient of the mean loss over all segments of the global batch; returns that mean."""
+    """Accumulate the gradient of the mean loss over all segments of the global batch (paper, 3.2); returns that mean."""
     with engine.accumulate(backwards_per_rank(step, engine.num_ranks)):
-        shares = [_accumulate(engine, settings, step, batch) for batch in batches]
+        shares = [float(sum(_backward(engine, settings, step, batch, step.num_losses))) for batch in batches]
     (loss,) = engine.sum_over_ranks([sum(shares)])
     return loss
 
 
-def _accumulate(engine: Engine, settings: StageSettings, step: GlobalStep, batch: SegmentBatch) -> float:
-    """This batch's share of the step's loss and gradient: its segments one after another (paper, 3.2)."""
-    weight = len(batch.clip_ids) / step.num_losses
+def step_by_segment(
+    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], learning_rate: float
+) -> tuple[float, StepStats]:
+    """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2)."""
+    num_segments = step.num_segments[0]
+    assert set(step.num_segments) == {num_segments}, "a global batch holds clips of one length"
+    walks = [_backward(engine, settings, step, batch, len(step.clips)) for batch in batches]
+    total, stats = 0.0, StepStats(grad_norm=None)
+    for _ in range(num_segments):
+        with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
+            total += sum(float(next(walk)) for walk in walks)
+        stats = engine.step(learning_rate)
+    (loss,) = engine.sum_over_ranks([total / num_segments])
+    return loss, stats
+
+
+def _backward(
+    engine: Engine, settings: StageSettings, step: GlobalStep, batch: SegmentBatch, num_losses: int
+) -> Iterator[Tensor]:
+    """A batch's segments one after another, each with its backward pass; yields its share in the mean of the losses."""
+    weight = len(batch.clip_ids) / num_losses
     context: SegmentContext | None = None
-    share = torch.zeros(())
     for segment_index in _segments(step, batch):
         task = SegmentTask(
             batch=batch,
@@ -117,11 +155,10 @@ def _accumulate(engine: Engine, settings: StageSettings, step: GlobalStep, batch
             flow=settings.flow,
             rope_mode=settings.rope_mode,
         )
-        output = engine.forward(settings.objective, task)
+        output = engine.forward(settings.objective_of(step), task)
         engine.backward(output.loss * weight)
         context = output.next_context
-        share = share + output.loss.detach().to(share.device) * weight
-    return float(share)
+        yield output.loss.detach() * weight
 
 
 def _segments(step: GlobalStep, batch: SegmentBatch) -> Iterable[int]:
@@ -156,7 +193,7 @@ def _validate_clip(engine: Engine, settings: StageSettings, batch: SegmentBatch)
     true, without, direct = 0.0, 0.0, 0.0
     context: SegmentContext | None = None
     for n in range(batch.num_segments):
-        task = _validation_task(settings, batch, n, context)
+        task = validation_task(settings, batch, n, context)
         bare = replace(task, use_memory=False, use_history=False)
         true += float(engine.forward(teacher_forcing, task).loss)
         without += float(engine.forward(teacher_forcing, bare).loss)
@@ -165,9 +202,10 @@ def _validate_clip(engine: Engine, settings: StageSettings, batch: SegmentBatch)
     return true, without, direct, float(batch.num_segments)
 
 
-def _validation_task(
+def validation_task(
     settings: StageSettings, batch: SegmentBatch, segment_index: int, context: SegmentContext | None
 ) -> SegmentTask:
+    """A segment of a held-out clip; all times count alike, so that losses compare."""
     return SegmentTask(
         batch=batch,
         segment_index=segment_index,
@@ -175,6 +213,6 @@ def _validation_task(
         use_memory=True,
         use_history=True,
         key=RandomKey(seed=settings.seed, stage=VALIDATION, step=0),
-        flow=settings.flow,
+        flow=settings.flow.model_copy(update={"weighting": "none"}),
         rope_mode=settings.rope_mode,
     )

@@ -6,15 +6,17 @@ the global batch and never by rank, so that any number of ranks draws the same n
 
 A global batch holds clips of one group: one picture size and one number of segments. The clips of a group form an
 endless stream, epoch after epoch, each in a new order; batches are cut from the stream, so a clip that does not fill
-a batch at the end of an epoch opens the next one, and none is lost.
+a batch at the end of an epoch opens the next one, and none is lost. How many batches an epoch ends with is known
+without making them, so a run that goes on at any step finds its place at once.
 """
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count, groupby
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -51,15 +53,22 @@ def _normals(seed: int, shape: Sequence[int]) -> Tensor:
 
 
 def teacher_steps(
-    rows: Sequence[ClipRow], *, seed: int, global_batch: int, memory_dropout: float
+    rows: Sequence[ClipRow], *, seed: int, global_batch: int, memory_dropout: float, start: int = 0
 ) -> Iterator[GlobalStep]:
     """The endless order of the teacher stage: at each step one n, uniform over the segments of the clips in it.
+
+    Args:
+        rows: Clips to train on.
+        seed: Of the order.
+        global_batch: Clips a step.
+        memory_dropout: Share of steps without memory.
+        start: First step to yield.
 
     Raises:
         ValueError: If there are no clips.
     """
-    batches = grouped_batches(rows, seed=seed, name="teacher", global_batch=global_batch, cap=None)
-    for step, clips in enumerate(batches):
+    batches = grouped_batches(rows, seed=seed, name="teacher", global_batch=global_batch, cap=None, start=start)
+    for step, clips in enumerate(batches, start):
         rng = keyed_rng(seed, "teacher", "step", step)
         n = int(rng.integers(clips[0].num_segments))
         use_memory = bool(rng.random() >= memory_dropout)
@@ -68,33 +77,18 @@ def teacher_steps(
         )
 
 
-def direct_steps(
-    rows: Sequence[ClipRow], *, seed: int, global_batch: int, curriculum: Sequence[int], num_steps: int
-) -> Iterator[GlobalStep]:
-    """The order of the direct stage: caps on the number of segments in equal shares of the steps (paper, A.2).
-
-    A clip that is longer than the cap is trained on its first segments.
-
-    Raises:
-        ValueError: If there are no clips.
-    """
-    for phase, (cap, steps) in enumerate(
-        groupby(range(num_steps), lambda k: curriculum[_phase(k, num_steps, curriculum)])
-    ):
-        batches = grouped_batches(rows, seed=seed, name=f"direct {phase}", global_batch=global_batch, cap=cap)
-        for step, clips in zip(steps, batches, strict=False):
-            num_segments = tuple(min(cap, clip.num_segments) for clip in clips)
-            yield GlobalStep(step=step, clips=clips, num_segments=num_segments, segment_index=None, use_memory=True)
-
-
-def _phase(step: int, num_steps: int, curriculum: Sequence[int]) -> int:
-    return step * len(curriculum) // num_steps
-
-
 def grouped_batches(
-    rows: Sequence[ClipRow], *, seed: int, name: str, global_batch: int, cap: int | None
+    rows: Sequence[ClipRow], *, seed: int, name: str, global_batch: int, cap: int | None, start: int = 0
 ) -> Iterator[tuple[ClipRow, ...]]:
-    """Endless global batches of clips of one size and one number of segments (counted up to `cap`).
+    """Endless global batches of clips of one size and one number of segments.
+
+    Args:
+        rows: Clips.
+        seed: Of the order.
+        name: Tells apart the orders of one seed.
+        global_batch: Clips of a batch.
+        cap: Segments beyond it don't count; None counts all.
+        start: First batch to yield.
 
     Raises:
         ValueError: If there are no clips.
@@ -102,13 +96,35 @@ def grouped_batches(
     if not rows:
         raise ValueError("the dataset's training split holds no clip: preprocess more videos, or loosen `decide`")
     groups = _groups(rows, cap)
-    for epoch in count():
-        due = [
-            (group, k) for group, clips in groups.items() for k in _batches_of_epoch(epoch, len(clips), global_batch)
-        ]
-        for i in keyed_rng(seed, name, "batches", epoch).permutation(len(due)):
-            group, k = due[i]
+    sizes = [len(clips) for clips in groups.values()]
+    first = _epoch_of(start, sizes, global_batch)
+    skip = start - _batches_before(first, sizes, global_batch)
+    for epoch in count(first):
+        turns = _turns(groups, epoch, global_batch, keyed_rng(seed, name, "batches", epoch))
+        for group, k in islice(turns, skip if epoch == first else 0, None):
             yield _cut(groups[group], (seed, name, *group), k, global_batch)
+
+
+def _turns(
+    groups: Mapping[Group, Sequence[ClipRow]], epoch: int, global_batch: int, rng: np.random.Generator
+) -> Iterator[tuple[Group, int]]:
+    """An epoch's batches as (group, number in its stream): groups take turns by chance, each goes through its stream."""
+    due = {group: _batches_of_epoch(epoch, len(clips), global_batch) for group, clips in groups.items()}
+    turns = [group for group, batches in due.items() for _ in batches]
+    numbers = {group: iter(batches) for group, batches in due.items()}
+    return ((turns[i], next(numbers[turns[i]])) for i in rng.permutation(len(turns)))
+
+
+def _batches_before(epoch: int, sizes: Sequence[int], global_batch: int) -> int:
+    """Batches of all epochs before this one."""
+    return sum(epoch * size // global_batch for size in sizes)
+
+
+def _epoch_of(batch: int, sizes: Sequence[int], global_batch: int) -> int:
+    """The epoch that a batch belongs to."""
+    # a group of one clip fills a batch in `global_batch` epochs: it is at the latest there
+    epochs = range((batch + 1) * global_batch + 1)
+    return bisect_right(epochs, batch, key=lambda epoch: _batches_before(epoch, sizes, global_batch)) - 1
 
 
 def _groups(rows: Sequence[ClipRow], cap: int | None) -> Mapping[Group, list[ClipRow]]:
@@ -168,10 +184,15 @@ def backwards_per_rank(step: GlobalStep, num_ranks: int) -> tuple[int, ...]:
     return tuple(sum(counts) for counts in each)
 
 
-def unused_clips(rows: Iterable[ClipRow], steps: Iterable[GlobalStep]) -> tuple[str, ...]:
-    """Clips that these steps never train on, sorted."""
-    used = {clip.clip_id for step in steps for clip in step.clips}
-    return tuple(sorted({row.clip_id for row in rows} - used))
+def stacks_per_rank(step: GlobalStep, num_ranks: int) -> tuple[int, ...]:
+    """How often each rank runs a backward pass for one segment of each of its clips."""
+    return tuple(len(stacks_of_rank(step, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks))
+
+
+def unused_clips(rows: Iterable[ClipRow], steps: Iterable[GlobalStep]) -> tuple[ClipRow, ...]:
+    """Clips that these steps never train on, in the order given."""
+    used = {clip for step in steps for clip in step.clips}
+    return tuple(row for row in rows if row not in used)
 
 
 def plan_hash(rows: Sequence[ClipRow], **settings: object) -> str:

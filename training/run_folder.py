@@ -86,14 +86,16 @@ def check_job(
         model=model,
         train=train,
         datasets=_pinned(folder, dataset_uris) or current_versions(dataset_uris),
-        init=_init_folder(run_dir, stage, init),
+        init=_init_folder(run_dir, stage, init, from_scratch=stage == "teacher" or train.direct.from_scratch),
         folder=folder,
     )
     if finished(job) is not None and not all(version_exists(pinned) for pinned in job.datasets):
         return job  # gc has removed its data, and it asks no more of them
     positions_of_rank(job.settings.global_batch, rank=0, num_ranks=train.engine.num_workers)
+    data = open_data(job.datasets)
+    global_steps(job, data.train)
     if job.init is not None:
-        refuse_other_model(job.init, model, open_data(job.datasets).codec)
+        refuse_other_model(job.init, model, data.codec)
     stored = _stored_record(folder)
     if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
         refuse_other_run(folder, stored, _record(job))
@@ -104,9 +106,9 @@ def _record(job: StageJob) -> CheckpointRecord:
     return checkpoint_record(job, open_data(job.datasets), step=0, base_sha256=_base(job.init))
 
 
-def _init_folder(run_dir: Path, stage: StageName, init: Path | None) -> Path | None:
+def _init_folder(run_dir: Path, stage: StageName, init: Path | None, *, from_scratch: bool) -> Path | None:
     """The model folder to begin from."""
-    if init is None and stage == "teacher":
+    if init is None and from_scratch:
         return None
     given = run_dir if init is None else init
     for folder in (given, given / "model", given / "teacher" / "model"):
@@ -115,7 +117,7 @@ def _init_folder(run_dir: Path, stage: StageName, init: Path | None) -> Path | N
     if init is None:
         raise ValueError(
             f"the {stage} stage begins from a teacher, and {run_dir} has no finished one: run longtake train --stage teacher"
-            " first, or give --init"
+            " first, give --init, or set train.direct.from_scratch=true"
         )
     raise ValueError(f"no model in {init}: expected a model folder, a run, or a finished stage of a run")
 

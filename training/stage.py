@@ -11,25 +11,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from training.batches import PinnedDataset, SampleReader, TrainingData, clip_batch, open_data, prefetch, sample_reader
 from training.batches import step_batches as batches_of
 from training.checkpoint import export_model, restore_newest, start_weights
-from training.config import DirectConfig, ModelConfig, OptimizerConfig, TeacherConfig, TrainConfig
+from training.config import DirectConfig, ModelConfig, OptimizerConfig, StageName, TeacherConfig, TrainConfig
+from training.curriculum import direct_steps
 from training.engine.base import Engine, freeze_all_but_head
 from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
 from training.metrics_log import MetricsLog
 from training.model.weights import weights_sha256
-from training.objectives.base import ObjectiveModule
-from training.objectives.direct_forcing import direct_forcing
-from training.objectives.teacher_forcing import teacher_forcing
-from training.order import direct_steps, keyed_seed, plan_hash, teacher_steps
+from training.objectives.base import Objective, ObjectiveModule
+from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
+from training.objectives.student_forcing import student_forcing
+from training.objectives.teacher_forcing import teacher_forcing_with
+from training.one_step_gap import one_step_gap, warn_if_far
+from training.order import keyed_seed, plan_hash, teacher_steps
 from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
-
-StageName = Literal["teacher", "direct"]
 
 STEPS_AHEAD = 2
 """Steps whose clips are read before they are needed."""
@@ -73,6 +73,11 @@ class StageJob:
         """Of this stage."""
         return self.train.teacher if self.stage == "teacher" else self.train.direct
 
+    @property
+    def trains_head_only(self) -> bool:
+        """Whether all but the final norm and the output layer stay as they are (paper, A.2)."""
+        return self.stage != "teacher" and self.train.direct.trained == "head"
+
 
 MakeEngine = Callable[[ObjectiveModule, OptimizerConfig], Engine]
 SaveCheckpoint = Callable[[Engine, CheckpointRecord], None]
@@ -93,7 +98,7 @@ def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, s
     data = open_data(job.datasets)
     model = start_weights(job.model, data.codec, init=job.init, seed=job.train.seed)
     base_sha256 = weights_sha256(model.state_dict())
-    if job.stage == "direct":
+    if job.trains_head_only:
         freeze_all_but_head(model)
     if job.train.engine.activation_checkpointing:
         model.enable_gradient_checkpointing()
@@ -125,10 +130,23 @@ def _train_from(job: StageJob, data: TrainingData, engine: Engine, done: int, sa
     callbacks = LoopCallbacks(
         report=_timed(log.append) if log is not None else lambda _step, _metrics: None,
         validate=lambda: validate(engine, settings, len(held_out), load) if held_out else {},
+        before=lambda: _one_step_gap(job, engine, settings, len(held_out), load) if held_out else {},
         save=save,
     )
-    steps = islice(global_steps(job, data.train), done, settings.num_steps)
+    steps = islice(global_steps(job, data.train, start=done), settings.num_steps - done)
     train(engine, settings, prefetch(_work(steps, read, engine), depth=STEPS_AHEAD), callbacks)
+
+
+def _one_step_gap(
+    job: StageJob, engine: Engine, settings: StageSettings, num_clips: int, load: Callable[[int], SegmentBatch]
+) -> Metrics:
+    """What Direct Forcing relies on; nothing for the other stages."""
+    if job.stage != "direct":
+        return {}
+    figures = one_step_gap(engine, settings, job.train.validation.sample, num_clips, load)
+    if engine.rank == 0:
+        warn_if_far(figures)
+    return figures
 
 
 def _work(
@@ -155,7 +173,7 @@ def stage_settings(job: StageJob) -> StageSettings:
     """What the loop needs of a job."""
     return StageSettings(
         name=job.stage,
-        objective=teacher_forcing if job.stage == "teacher" else direct_forcing,
+        objective=_objective(job),
         seed=job.train.seed,
         num_steps=job.settings.steps,
         flow=job.train.flow,
@@ -163,19 +181,34 @@ def stage_settings(job: StageJob) -> StageSettings:
         optimizer=job.settings.optimizer,
         save_every=job.train.checkpoint.every_steps,
         validate_every=job.train.validation.every_steps,
+        teacher=teacher_forcing_with(job.train.teacher),
+        update="clip" if job.stage == "teacher" else job.train.direct.update,
     )
 
 
-def global_steps(job: StageJob, rows: tuple[ClipRow, ...]) -> Iterator[GlobalStep]:
-    """The order of a stage, from its first step."""
+def _objective(job: StageJob) -> Objective:
+    """What a stage makes of the past."""
+    if job.stage == "teacher":
+        return teacher_forcing_with(job.train.teacher)
+    if job.stage == "student":
+        return student_forcing(job.train.direct.student)
+    times = job.train.direct.condition_times
+    return direct_forcing if times is None else direct_forcing_at(times)
+
+
+def global_steps(job: StageJob, rows: tuple[ClipRow, ...], *, start: int = 0) -> Iterator[GlobalStep]:
+    """The order of a stage, from step `start`.
+
+    Raises:
+        ValueError: If the settings ask for clips that there are none of.
+    """
     seed = job.train.seed
     if job.stage == "teacher":
         teacher = job.train.teacher
-        return teacher_steps(rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout)
-    direct = job.train.direct
-    return direct_steps(
-        rows, seed=seed, global_batch=direct.global_batch, curriculum=direct.curriculum, num_steps=direct.steps
-    )
+        return teacher_steps(
+            rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout, start=start
+        )
+    return direct_steps(rows, seed=seed, config=job.train.direct, start=start)
 
 
 def validation_clips(held_out: tuple[ClipRow, ...], config: TrainConfig) -> tuple[ClipRow, ...]:

@@ -21,6 +21,7 @@ class Stage(StrEnum):
 
     TEACHER = "teacher"
     DIRECT = "direct"
+    STUDENT = "student"
 
 
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder; holds a folder for each stage.")]
@@ -35,7 +36,9 @@ def register(app: typer.Typer) -> None:
 def train(
     dataset: Annotated[list[str], typer.Option("--dataset", help="Dataset: a folder or URI; repeatable.")],
     run: RunOption,
-    stage: Annotated[Stage, typer.Option("--stage", help="teacher first, then direct.")],
+    stage: Annotated[
+        Stage | None, typer.Option("--stage", help="Default: all of the recipe's train.stages, one after another.")
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option("--init", metavar="RUN[/STAGE]|FOLDER", help="Model to begin from. Default: the run's teacher."),
@@ -48,20 +51,26 @@ def train(
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train one stage on Ray Train and DeepSpeed; the same command again resumes."""
+    """Train on Ray Train and DeepSpeed, one stage or all; the same command again resumes."""
     from pipeline.jobs.stage import preview_stage, train_stage
     from pipeline.tracking import Tracking
 
     settings = dataset_recipe(dataset[0], recipe, overrides)
+    stages = settings.train.stages if stage is None else (stage.value,)
     if dry_run:
-        preview = preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stage.value, init=init)
+        preview = preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stages[0], init=init)
         emit(asdict(preview), as_json=as_json, lines=preview.lines())
         return
-    summary = train_stage(
-        settings, dataset_uris=dataset, run_dir=run, stage=stage.value, init=init, address=address,
-        tracking=Tracking(uri=tracking_uri, line=line),
-    )  # fmt: skip
-    emit(asdict(summary), as_json=as_json, lines=_summary_lines(summary, run))
+    summaries = [
+        train_stage(
+            settings, dataset_uris=dataset, run_dir=run, stage=name, init=init if name == stages[0] else None,
+            address=address, tracking=Tracking(uri=tracking_uri, line=line),
+        )
+        for name in stages
+    ]  # fmt: skip
+    results = [asdict(summary) for summary in summaries]
+    lines = [text for summary in summaries for text in _summary_lines(summary, run)]
+    emit({"stages": results} if stage is None else results[0], as_json=as_json, lines=lines)
 
 
 def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:
@@ -76,13 +85,13 @@ def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:
 def export(
     run: RunOption,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    stage: Annotated[Stage | None, typer.Option("--stage", help="Default: the latest stage that has ended.")] = None,
+    stage: Annotated[Stage | None, typer.Option("--stage", help="Default: direct, else student, else teacher.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a finished stage as a diffusers folder."""
     from training.model.weights import export_folder
 
-    stages = [stage] if stage else [Stage.DIRECT, Stage.TEACHER]
+    stages = [stage] if stage else [Stage.DIRECT, Stage.STUDENT, Stage.TEACHER]
     done = [run / name / "model" for name in stages if (run / name / "model").is_dir()]
     if not done:
         raise ValueError(f"no finished stage in {run}: expected one of {', '.join(stages)}")

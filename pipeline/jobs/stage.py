@@ -105,7 +105,7 @@ def preview_stage(
     job = check_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
     data = open_data(job.datasets)
     model = build_model(recipe.model, data.codec, device="meta", seed=0)
-    if stage == "direct":
+    if job.trains_head_only:
         freeze_all_but_head(model)
     engine = recipe.train.engine
     return StagePreview(
@@ -144,7 +144,7 @@ class _Seen:
 
 
 def _log_start(run: TrackedRun, recipe: Recipe, job: StageJob) -> None:
-    settings = getattr(recipe.train, job.stage)
+    settings = job.settings
     run.log_params(
         {
             "preset": recipe.model.preset,

@@ -8,6 +8,7 @@ from training.flow_matching import (
     flow_matching_loss_per_sample,
     flow_sample,
     integrate,
+    loss_weight,
     sample_times,
     sigma_to_time,
     timestep_of,
@@ -42,6 +43,20 @@ def test_equation_5_is_the_mean_squared_error_in_fp32() -> None:
     loss = flow_matching_loss(velocity.bfloat16(), target.bfloat16())
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, torch.tensor(3.75))
+
+
+def test_a_weighted_loss_counts_as_much_over_all_times() -> None:
+    t = (torch.arange(1000) + 0.5) / 1000
+    weight = loss_weight(t, "cosmap")
+    torch.testing.assert_close(weight.mean(), torch.tensor(1.0), rtol=1e-5, atol=0)
+    torch.testing.assert_close(weight, weight.flip(0))  # noise and data are alike
+    assert weight.argmax() in (499, 500)
+    assert loss_weight(t, "none").unique().tolist() == [1.0]
+
+
+def test_a_sample_of_weight_two_counts_twice() -> None:
+    velocity, target = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [3.0]])
+    torch.testing.assert_close(flow_matching_loss(velocity, target, torch.tensor([2.0, 1.0])), torch.tensor(5.5))
 
 
 def test_equation_6_sums_velocity_over_time() -> None:

@@ -1,5 +1,7 @@
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby, islice
 
 import pytest
 import torch
@@ -8,12 +10,12 @@ from hypothesis import strategies as st
 
 from training.order import (
     backwards_per_rank,
-    direct_steps,
     grouped_batches,
     keyed_normals,
     plan_hash,
     positions_of_rank,
     stacks_of_rank,
+    stacks_per_rank,
     teacher_steps,
     unused_clips,
 )
@@ -91,23 +93,13 @@ def test_the_teacher_loads_no_segment_after_n() -> None:
         assert step.num_losses == 2
 
 
-def test_the_curriculum_raises_the_number_of_segments_in_equal_shares() -> None:
-    steps = list(direct_steps(rows([8] * 4), seed=0, global_batch=2, curriculum=(1, 2, 4), num_steps=9))
-    assert [step.num_segments[0] for step in steps] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
-    assert [step.step for step in steps] == list(range(9))
-    assert steps[-1].num_losses == 8
-
-
-def test_a_curriculum_beyond_the_longest_clip_trains_whole_clips() -> None:
-    steps = direct_steps(rows([3]), seed=0, global_batch=1, curriculum=(1, 40), num_steps=4)
-    assert [step.num_segments for step in steps] == [(1,), (1,), (3,), (3,)]
-
-
 def test_every_rank_knows_how_many_backward_passes_the_others_run() -> None:
     step = GlobalStep(step=0, clips=(row(0, 3), row(1, 5)), num_segments=(3, 5), segment_index=None, use_memory=True)
     assert backwards_per_rank(step, 2) == (3, 5)
     assert backwards_per_rank(step, 1) == (8,)
     assert step.num_losses == 8
+    assert stacks_per_rank(step, 2) == (1, 1)
+    assert stacks_per_rank(step, 1) == (2,)
 
 
 @given(num_ranks=st.sampled_from([1, 2, 3, 4, 6, 12]))
@@ -139,8 +131,74 @@ def test_random_numbers_belong_to_the_position_and_not_to_the_rank() -> None:
 
 def test_clips_that_were_never_trained_on_are_named() -> None:
     clips = rows([1, 2, 3])
-    steps = islice(teacher_steps(clips, seed=0, global_batch=1, memory_dropout=0), 2)
-    assert len(unused_clips(clips, steps)) == 1
+    used = list(islice(teacher_steps(clips, seed=0, global_batch=1, memory_dropout=0), 2))
+    (left,) = unused_clips(clips, used)
+    assert left not in [clip for step in used for clip in step.clips]
+
+
+def test_clips_of_one_name_in_two_datasets_are_two_clips() -> None:
+    first = rows([2, 2, 2])
+    second = [replace(clip, dataset="e") for clip in first]
+    batches = grouped_batches([*first, *second], seed=0, name="x", global_batch=2, cap=None)
+    epoch = [clip for batch in islice(batches, 3) for clip in batch]
+    assert sorted(epoch, key=lambda clip: (clip.dataset, clip.clip_id)) == [*first, *second]
+
+
+mixed = st.lists(
+    st.tuples(st.integers(1, 4), st.sampled_from([64, 96]), st.sampled_from("de")), min_size=1, max_size=15
+)
+
+
+def mixed_rows(clips: list[tuple[int, int, str]]) -> list[ClipRow]:
+    """Clips of several lengths, sizes and datasets."""
+    return [replace(row(i, n, height_px=height), dataset=dataset) for i, (n, height, dataset) in enumerate(clips)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(clips=mixed, global_batch=st.integers(1, 5), start=st.integers(0, 60))
+def test_a_run_that_goes_on_at_any_step_has_the_rest_of_the_order(
+    clips: list[tuple[int, int, str]], global_batch: int, start: int
+) -> None:
+    def steps(start: int) -> Iterator[GlobalStep]:
+        return teacher_steps(mixed_rows(clips), seed=0, global_batch=global_batch, memory_dropout=0.3, start=start)
+
+    assert list(islice(steps(start), 5)) == list(islice(steps(0), start, start + 5))
+
+
+@settings(deadline=None, max_examples=50)
+@given(clips=mixed, global_batch=st.integers(1, 5), num_batches=st.integers(0, 60))
+def test_no_clip_comes_twice_in_an_epoch_and_none_is_left_out(
+    clips: list[tuple[int, int, str]], global_batch: int, num_batches: int
+) -> None:
+    # Wherever a run stops, the clips of a group were seen equally often, but for those that are left of the epoch.
+    seen = Counter(dict.fromkeys(mixed_rows(clips), 0))
+    for batch in islice(
+        grouped_batches(mixed_rows(clips), seed=0, name="x", global_batch=global_batch, cap=None), num_batches
+    ):
+        seen.update(batch)
+    for _, group in groupby(sorted(seen, key=group_of), key=group_of):
+        counts = [seen[clip] for clip in group]
+        assert max(counts) - min(counts) <= 1
+
+
+def group_of(clip: ClipRow) -> tuple[int, int, int]:
+    return (*clip.size_px, clip.num_segments)
+
+
+@settings(deadline=None, max_examples=50)
+@given(clips=mixed, num_ranks=st.sampled_from([1, 2, 3, 4, 6, 12]), seed=st.integers(0, 9))
+def test_any_number_of_ranks_trains_on_the_same_batches_and_random_numbers(
+    clips: list[tuple[int, int, str]], num_ranks: int, seed: int
+) -> None:
+    for step in islice(teacher_steps(mixed_rows(clips), seed=seed, global_batch=12, memory_dropout=0.3), 3):
+        key = RandomKey(seed=seed, stage="teacher", step=step.step)
+        whole = keyed_normals(key, positions=range(12), segment=0, shape=(3,))
+        stacks = [stacks_of_rank(step, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+        positions = [position for of_rank in stacks for stack in of_rank for position in stack]
+        assert sorted(positions) == list(range(12))
+        shares = [keyed_normals(key, positions=stack, segment=0, shape=(3,)) for of_rank in stacks for stack in of_rank]
+        torch.testing.assert_close(torch.cat(shares), whole[positions], rtol=0, atol=0)
+        assert len(set(backwards_per_rank(step, num_ranks))) == 1  # like segment counts: no rank waits for another
 
 
 def test_the_plan_hash_follows_the_clips_and_the_settings() -> None:

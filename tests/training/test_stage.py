@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.small_dataset import MODEL, make_dataset, train_config
+from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
 from training.checkpoint import step_folder, write_checkpoint
 from training.config import MemoryConfig, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
+from training.model.presets import build_model
 from training.model.weights import load_model, read_record
 from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, StageName, run_stage
@@ -96,6 +97,44 @@ def test_the_direct_stage_changes_the_head_and_nothing_else(dataset: Path, teach
     assert summary.at_start["val_loss"] == pytest.approx(teacher.metrics_log.read()[6]["val_loss"])
 
 
+def test_what_direct_forcing_relies_on_is_measured_before_its_first_step(dataset: Path, teacher: StageJob) -> None:
+    job = prepare(teacher.folder.parent, "direct", dataset)
+    run(job)
+    metrics = job.metrics_log.read()
+    assert {step for step in metrics if "one_step_gap" in metrics[step]} == {0}
+    assert {"one_step_gap_t0.1", "one_step_gap_t0.9", "sample_error"} < metrics[0].keys()
+    assert not any("one_step_gap" in values for values in teacher.metrics_log.read().values())
+
+
+def test_student_forcing_trains_the_same_layers_on_another_past(dataset: Path, teacher: StageJob) -> None:
+    student, direct = (prepare(teacher.folder.parent, name, dataset) for name in ("student", "direct"))
+    for job in (student, direct):
+        run(job)
+    before, after = weights(teacher), weights(student)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"norm_out.linear.weight", "norm_out.linear.bias", "proj_out.weight", "proj_out.bias"}
+    assert not torch.equal(after["proj_out.weight"], weights(direct)["proj_out.weight"])
+
+
+def test_one_stage_of_all_parameters_needs_no_teacher_and_trains_the_memory(dataset: Path, tmp_path: Path) -> None:
+    direct = {
+        "from_scratch": True, "trained": "all", "ground_truth_share": 1.0, "final_ground_truth_share": 0.0,
+        "curriculum": (3,), "update": "segment",
+    }  # fmt: skip
+    config = train_config(direct={**train_config().direct.model_dump(), **direct})
+    whole, killed = (prepare(tmp_path / name, "direct", dataset, config) for name in ("whole", "killed"))
+    run(whole)
+    with pytest.raises(Killed):
+        run(killed, killed_after=2)
+    run(killed)
+    fresh = build_model(MODEL, CODEC, device="cpu", seed=config.seed).state_dict()
+    ours, expected = weights(killed), weights(whole)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert not torch.equal(
+        ours["semantic_pack.memorize.patchify.weight"], fresh["semantic_pack.memorize.patchify.weight"]
+    )
+
+
 def test_a_killed_direct_stage_goes_on_from_its_checkpoint(dataset: Path, teacher: StageJob, tmp_path: Path) -> None:
     whole = prepare(tmp_path / "a", "direct", dataset, init=teacher.model_folder)
     run(whole)
@@ -105,6 +144,12 @@ def test_a_killed_direct_stage_goes_on_from_its_checkpoint(dataset: Path, teache
     run(killed)
     ours, expected = weights(killed), weights(whole)
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_curriculum_without_clips_is_refused_before_anything_starts(dataset: Path, teacher: StageJob) -> None:
+    direct = {**train_config().direct.model_dump(), "sort_by_length": True, "curriculum": (3, 9, 12)}
+    with pytest.raises(ValueError, match="no clip of 4 to 9 segments"):
+        prepare(teacher.folder.parent, "direct", dataset, train_config(direct=direct))
 
 
 def test_the_direct_stage_without_a_teacher_says_what_to_do(dataset: Path, tmp_path: Path) -> None:

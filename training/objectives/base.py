@@ -4,14 +4,14 @@ Teacher forcing, Direct Forcing and student forcing differ only in what the mode
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from preprocessing.samples import LATENTS_PER_SEGMENT
-from training.config import FlowConfig
-from training.flow_matching import flow_sample, sample_times
+from training.config import FlowConfig, TimesConfig
+from training.flow_matching import flow_matching_loss, flow_sample, loss_weight, sample_times
 from training.model.memory_pack import MemoryPackTransformer3DModel, predict_velocity
 from training.model.rope import RopeMode
 from training.order import keyed_normals
@@ -66,13 +66,28 @@ def segment_of(latents_BCTHW: Tensor, segment_index: int) -> Tensor:
 
 def noised_segment(task: SegmentTask) -> FlowSample:
     """A point on the path from noise to the task's segment, with keyed time and noise (paper, eq. 3 and 4)."""
+    return noised_at(task, task.key, task.flow)
+
+
+def noised_at(task: SegmentTask, key: RandomKey, times: TimesConfig) -> FlowSample:
+    """The same with random numbers of another key and times of another distribution."""
     data = segment_of(task.batch.latents_BCTHW, task.segment_index)
     positions, segment = task.batch.positions, task.segment_index
     # the first number of each clip is its time's, the others are its noise
-    normals = keyed_normals(task.key, positions=positions, segment=segment, shape=(1 + data[0].numel(),))
+    normals = keyed_normals(key, positions=positions, segment=segment, shape=(1 + data[0].numel(),))
     noise = normals[:, 1:].reshape(data.shape)
-    times = sample_times(normals[:, 0], task.flow)
-    return flow_sample(data, noise.to(data.device), times.to(data.device))
+    t = sample_times(normals[:, 0], times)
+    return flow_sample(data, noise.to(data.device), t.to(data.device))
+
+
+def other_key(key: RandomKey, purpose: str) -> RandomKey:
+    """A key of further random numbers of the same step."""
+    return replace(key, stage=f"{key.stage} {purpose}")
+
+
+def segment_loss(velocity: Tensor, sample: FlowSample, flow: FlowConfig) -> Tensor:
+    """The loss of a segment (paper, eq. 5), weighted by time as the settings say."""
+    return flow_matching_loss(velocity, sample.target_velocity, loss_weight(sample.t, flow.weighting))
 
 
 def velocity_at(

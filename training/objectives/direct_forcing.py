@@ -1,39 +1,35 @@
 """Direct Forcing (paper, 3.2, stage 2): the past is what the model itself would have made of it, in one step."""
 
-from dataclasses import replace
-
 import torch
 
-from training.flow_matching import flow_matching_loss, velocity_to_data
-from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context
-from training.objectives.base import SegmentTask, noised_segment, velocity_at
-from training.types import SegmentContext, StepOutput
+from training.config import TimesConfig
+from training.flow_matching import velocity_to_data
+from training.model.memory_pack import MemoryPackTransformer3DModel
+from training.objectives.base import Objective, SegmentTask, noised_at, other_key, velocity_at
+from training.objectives.own_past import conclude, predict
+from training.types import StepOutput
 
 
 def direct_forcing(model: MemoryPackTransformer3DModel, task: SegmentTask) -> StepOutput:
-    """The loss of a segment (paper, eq. 5), and the context that its one-step approximation leaves (eq. 7).
+    """The past is x~ = x_t + (1 - t) v of the loss's own forward pass, at its own t: no pass more (paper, eq. 7)."""
+    prediction = predict(model, task)
+    sample = prediction.sample
+    approximation = velocity_to_data(sample.x_t, prediction.velocity.detach(), sample.t)
+    return conclude(model, task, prediction, approximation)
 
-    The approximation x~ joins history and memory in place of the ground truth. It is computed in fp32 and detached:
-    memory does not grow with the number of segments, and no gradient reaches back over a segment.
+
+def direct_forcing_at(times: TimesConfig) -> Objective:
+    """Direct Forcing whose past has times and noise of its own, for one forward pass without gradient more.
+
+    Args:
+        times: How the t of equation 7 is drawn.
     """
-    context = _context(task)
-    sample = noised_segment(task)
-    velocity = velocity_at(model, sample, context, task)
-    loss = flow_matching_loss(velocity, sample.target_velocity)
-    with torch.no_grad():
-        approximation = velocity_to_data(sample.x_t, velocity.detach(), sample.t)
-        following = next_context(model, context, task.batch.condition, approximation)
-    return StepOutput(loss=loss, next_context=_detached(following), metrics={})
 
+    def objective(model: MemoryPackTransformer3DModel, task: SegmentTask) -> StepOutput:
+        prediction = predict(model, task)
+        sample = noised_at(task, other_key(task.key, "condition"), times)
+        with torch.no_grad():
+            velocity = velocity_at(model, sample, prediction.context, task)
+        return conclude(model, task, prediction, velocity_to_data(sample.x_t, velocity, sample.t))
 
-def _context(task: SegmentTask) -> SegmentContext:
-    if task.context is None:
-        assert task.segment_index == 0, "the context of every segment but the first comes from the one before"
-        return first_context(task.batch.start_latent_BCTHW)
-    assert task.context.segment_index == task.segment_index, "segments must be chronological"
-    return task.context
-
-
-def _detached(context: SegmentContext) -> SegmentContext:
-    memory = None if context.memory is None else context.memory.detach()
-    return replace(context, history_BCTHW=context.history_BCTHW.detach(), memory=memory)
+    return objective

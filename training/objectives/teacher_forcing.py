@@ -1,8 +1,22 @@
 """Teacher forcing (paper, 4.1, stage 1): the past is the ground truth."""
 
-from training.flow_matching import flow_matching_loss
+from dataclasses import replace
+
+import torch
+
+from training.config import TeacherConfig
+from training.flow_matching import flow_sample, sigma_to_time
 from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context
-from training.objectives.base import SegmentTask, noised_segment, segment_of, velocity_at
+from training.objectives.base import (
+    Objective,
+    SegmentTask,
+    noised_segment,
+    other_key,
+    segment_loss,
+    segment_of,
+    velocity_at,
+)
+from training.order import keyed_normals
 from training.types import SegmentBatch, SegmentContext, StepOutput
 
 
@@ -12,10 +26,17 @@ def teacher_forcing(model: MemoryPackTransformer3DModel, task: SegmentTask) -> S
     psi_0 .. psi_n are recomputed inside the graph, so that the memory learns what to keep over many segments; a psi
     that was detached between segments would never learn it.
     """
-    context = true_context(model, task.batch, task.segment_index)
-    sample = noised_segment(task)
-    velocity = velocity_at(model, sample, context, task)
-    return StepOutput(loss=flow_matching_loss(velocity, sample.target_velocity), next_context=None, metrics={})
+    return _loss_after(model, task, true_context(model, task.batch, task.segment_index))
+
+
+def teacher_forcing_with(config: TeacherConfig) -> Objective:
+    """Teacher forcing as the settings of stage 1 have it."""
+
+    def objective(model: MemoryPackTransformer3DModel, task: SegmentTask) -> StepOutput:
+        past = noisy_past(task, config.history_noise) if config.history_noise else task.batch
+        return _loss_after(model, task, true_context(model, past, task.segment_index))
+
+    return objective
 
 
 def true_context(model: MemoryPackTransformer3DModel, batch: SegmentBatch, segment_index: int) -> SegmentContext:
@@ -24,3 +45,27 @@ def true_context(model: MemoryPackTransformer3DModel, batch: SegmentBatch, segme
     for i in range(segment_index):
         context = next_context(model, context, batch.condition, segment_of(batch.latents_BCTHW, i))
     return context
+
+
+def noisy_past(task: SegmentTask, max_sigma: float) -> SegmentBatch:
+    """The task's clips as history and psi see them through noise; the start image stays clean.
+
+    Args:
+        task: Names the random numbers.
+        max_sigma: Each clip's sigma is uniform from 0 to this.
+    """
+    latents, positions = task.batch.latents_BCTHW, task.batch.positions
+    shape = (1 + latents[0].numel(),)
+    normals = keyed_normals(
+        other_key(task.key, "history"), positions=positions, segment=task.segment_index, shape=shape
+    )
+    sigma = max_sigma * torch.special.ndtr(normals[:, 0])
+    noise = normals[:, 1:].reshape(latents.shape)
+    seen = flow_sample(latents, noise.to(latents.device), sigma_to_time(sigma).to(latents.device))
+    return replace(task.batch, latents_BCTHW=seen.x_t)
+
+
+def _loss_after(model: MemoryPackTransformer3DModel, task: SegmentTask, context: SegmentContext) -> StepOutput:
+    sample = noised_segment(task)
+    velocity = velocity_at(model, sample, context, task)
+    return StepOutput(loss=segment_loss(velocity, sample, task.flow), next_context=None, metrics={})

@@ -3,13 +3,14 @@ import torch
 from torch import Tensor
 
 from tests.training.engine import rank_worker
-from training.config import FlowConfig
+from training.config import FlowConfig, SampleConfig, TeacherConfig, TimesConfig
 from training.engine.base import freeze_all_but_head
-from training.flow_matching import velocity_to_data
-from training.model.memory_pack import MemoryPackTransformer3DModel
-from training.objectives.base import SegmentTask, noised_segment, segment_of, velocity_at
-from training.objectives.direct_forcing import direct_forcing
-from training.objectives.teacher_forcing import teacher_forcing, true_context
+from training.flow_matching import flow_sample, velocity_to_data
+from training.model.memory_pack import MemoryPackTransformer3DModel, next_context
+from training.objectives.base import Objective, SegmentTask, noised_segment, segment_of, velocity_at
+from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
+from training.objectives.student_forcing import student_forcing
+from training.objectives.teacher_forcing import noisy_past, teacher_forcing, teacher_forcing_with, true_context
 from training.types import GlobalStep, RandomKey, SegmentBatch, SegmentContext
 
 ALMOST_DATA = FlowConfig(logit_mean=-30.0, logit_std=0.001)
@@ -74,6 +75,80 @@ def test_direct_forcing_goes_on_from_its_own_one_step_approximation(model: Memor
     following = direct_forcing(model, first).next_context
     assert following is not None
     torch.testing.assert_close(following.history_BCTHW[:, :, -9:], approximation.detach())
+
+
+def test_psi_advances_by_what_the_model_made(model: MemoryPackTransformer3DModel) -> None:
+    for objective in (direct_forcing, student_forcing(SampleConfig(num_inference_steps=2))):
+        first = task(batch(2), 0)
+        following = objective(model, first).next_context
+        assert following is not None
+        made = following.history_BCTHW[:, :, -9:]
+        expected = next_context(model, true_context(model, first.batch, 0), first.batch.condition, made)
+        assert expected.memory is not None
+        assert following.memory is not None
+        torch.testing.assert_close(following.memory.tokens_BND, expected.memory.tokens_BND, rtol=0, atol=0)
+
+
+def test_a_past_of_its_own_times_leaves_the_loss_alone(model: MemoryPackTransformer3DModel) -> None:
+    first = task(batch(2), 0)
+    near_the_data = direct_forcing_at(TimesConfig(logit_mean=-30.0, logit_std=0.001))(model, first)
+    torch.testing.assert_close(near_the_data.loss, direct_forcing(model, first).loss, rtol=0, atol=0)
+    assert near_the_data.next_context is not None
+    made = near_the_data.next_context.history_BCTHW[:, :, -9:]
+    torch.testing.assert_close(made, segment_of(first.batch.latents_BCTHW, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_student_forcing_in_one_step_is_equation_7_at_pure_noise(model: MemoryPackTransformer3DModel) -> None:
+    first = task(batch(2), 0)
+    path, t = noised_segment(first), torch.zeros(1)
+    noise = flow_sample(path.data, path.noise, t)
+    velocity = velocity_at(model, noise, true_context(model, first.batch, 0), first)
+    following = student_forcing(SampleConfig(num_inference_steps=1))(model, first).next_context
+    assert following is not None
+    torch.testing.assert_close(
+        following.history_BCTHW[:, :, -9:], velocity_to_data(noise.x_t, velocity, t), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_student_forcing_trains_on_the_same_loss_and_not_through_its_sample(
+    model: MemoryPackTransformer3DModel,
+) -> None:
+    first = task(batch(2), 0)
+    student = student_forcing(SampleConfig(num_inference_steps=3))(model, first)
+    assert student.next_context is not None
+    assert not student.next_context.history_BCTHW.requires_grad
+    assert gradients(model, student.loss) == gradients(model, direct_forcing(model, first).loss)
+
+
+def test_direct_forcing_needs_one_forward_pass_and_student_forcing_k_more(model: MemoryPackTransformer3DModel) -> None:
+    def forwards(objective: Objective) -> int:
+        calls: list[int] = []
+        hook = model.register_forward_hook(lambda *_: calls.append(1))
+        objective(model, task(batch(1), 0))
+        hook.remove()
+        return len(calls)
+
+    assert forwards(teacher_forcing) == forwards(direct_forcing) == 1
+    assert forwards(direct_forcing_at(TimesConfig())) == 2
+    assert forwards(student_forcing(SampleConfig(num_inference_steps=5))) == 6
+
+
+def test_history_noise_blurs_the_past_and_nothing_else(model: MemoryPackTransformer3DModel) -> None:
+    noisy, clean = teacher_forcing_with(TeacherConfig(history_noise=0.5)), teacher_forcing_with(TeacherConfig())
+    clips = batch(3)
+    for n, changes in ((0, False), (2, True)):
+        losses = [float(objective(model, task(clips, n)).loss) for objective in (noisy, clean, teacher_forcing)]
+        assert losses[1] == losses[2]
+        assert (losses[0] != losses[1]) == changes
+
+
+def test_the_noise_of_the_past_is_no_stronger_than_asked() -> None:
+    clips = batch(3)
+    seen = noisy_past(task(clips, 2), 0.3).latents_BCTHW
+    # x_t = (1 - sigma) x + sigma eps: regress on x to find 1 - sigma
+    kept = float((seen * clips.latents_BCTHW).mean() / clips.latents_BCTHW.square().mean())
+    assert 0.65 < kept < 1.0
+    torch.testing.assert_close(noisy_past(task(clips, 2), 0.0).latents_BCTHW, clips.latents_BCTHW)
 
 
 def test_direct_forcing_near_the_data_is_teacher_forcing(model: MemoryPackTransformer3DModel) -> None:
