@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -108,19 +107,19 @@ def test_a_finished_stage_does_nothing_again_and_needs_no_ray(dataset: Path, und
     assert model.stat().st_mtime_ns == before
 
 
-def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed_run(
+def test_a_killed_worker_is_replaced_a_killed_driver_is_finished_and_the_weights_are_those_of_an_undisturbed_run(
     dataset: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     process = start(dataset, tmp_path, "teacher")
-    wait_for(lambda: complete_steps(tmp_path / "teacher" / "checkpoints"), process)
+    checkpoints = tmp_path / "teacher" / "checkpoints"
+    wait_for(lambda: complete_steps(checkpoints), process)
+    before = complete_steps(checkpoints)
     workers(process)[0].kill()
-    assert finish(process, tmp_path, "teacher") == seen(undisturbed)
-
-
-def test_a_killed_driver_is_finished_by_the_same_command(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
-    process = start(dataset, tmp_path, "teacher")
-    wait_for(lambda: complete_steps(tmp_path / "teacher" / "checkpoints"), process)
-    process.send_signal(signal.SIGKILL)
+    wait_for(lambda: complete_steps(checkpoints)[-1] > before[-1], process)
+    process.kill()
     process.wait()
     assert not (tmp_path / "teacher" / "summary.json").exists()
-    assert finish(start(dataset, tmp_path, "teacher"), tmp_path, "teacher")["weights"] == seen(undisturbed)["weights"]
+    found, expected = finish(start(dataset, tmp_path, "teacher"), tmp_path, "teacher"), seen(undisturbed)
+    assert found["weights"] == expected["weights"]
+    assert dict(found["losses"]).items() <= dict(expected["losses"]).items()  # pyright: ignore
+    assert found["losses"]

@@ -1,6 +1,5 @@
-"""What counts as motion, from file to decision: on the shared videos, and on rendered ones of known speed."""
+"""What counts as motion, from file to decision, on videos of known speed; on all shared videos: `test_shared_videos`."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +12,11 @@ from preprocessing.decide import decisions
 from preprocessing.reasons import Reason
 from preprocessing.samples import PictureArea, Verdict
 from preprocessing.scan import ScanSettings, measure_file
-from tests.preprocessing.shared_videos import VIDEOS, shared_video
+from tests.preprocessing.shared_videos import shared_video
 
 SETTINGS = ScanSettings(scan=ScanConfig(), transitions=TransitionsConfig(), motion=MotionConfig())
 NOTHING_MOVES = {Reason.STATIC, Reason.SLIDESHOW, Reason.BLACK, Reason.TOO_SHORT}
-STILLS = (
-    "edge_frozen_still.mp4", "edge_flicker_still.mp4", "edge_noise_still.mp4", "edge_all_black.mp4",
-    "leaf_deer_fades.mp4",
-)  # fmt: skip
-
-
-def manifest() -> list[dict]:
-    path = VIDEOS / "manifest.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def static_files() -> list[str]:
-    named = {row["file"] for row in manifest() if row["motion"] == "static"}
-    return sorted(named | (set(STILLS) if named else set()))
-
-
-def wanted_files() -> list[str]:
-    return sorted(row["file"] for row in manifest() if row["filter"] == "keep")
+STILLS = ("edge_frozen_still.mp4", "edge_flicker_still.mp4", "edge_noise_still.mp4", "edge_all_black.mp4")
 
 
 def scanned(path: Path) -> tuple[PictureArea | None, list[tuple[Verdict, tuple[Reason, ...]]]]:
@@ -68,7 +50,7 @@ def check_kept(name: str) -> None:
     assert any(verdict is Verdict.KEEP for verdict, _ in decided), f"{name}: {decided}"
 
 
-@pytest.mark.parametrize("name", STILLS[:4])
+@pytest.mark.parametrize("name", STILLS)
 def test_a_still_in_disguise_is_dropped(name: str) -> None:
     check_dropped(name)
 
@@ -84,18 +66,6 @@ def test_a_pillarboxed_film_with_doubled_frames_is_kept_without_its_bars() -> No
     assert 494 <= picture.width_px <= 500
     assert (picture.top_px, picture.height_px) == (0, 360)
     assert (Verdict.KEEP, ()) in decided
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", static_files() or ["edge_frozen_still.mp4"])
-def test_what_the_manifest_calls_static_is_dropped(name: str) -> None:
-    check_dropped(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", wanted_files() or ["dog_park_static.mp4"])
-def test_what_the_manifest_wants_is_kept(name: str) -> None:
-    check_kept(name)
 
 
 def film(name: str) -> Film:

@@ -1,10 +1,7 @@
-import json
 import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,10 +17,10 @@ from preprocessing.decide import decisions
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
 from preprocessing.replay import decided_clips
-from preprocessing.samples import Decision, Source, SourceScan, Span, Verdict
+from preprocessing.samples import Decision, Source, SourceScan, Span
 from preprocessing.scan import ScanSettings, scan_source
 from preprocessing.video_io.write import Mp4Writer
-from tests.preprocessing.shared_videos import VIDEOS, shared_video
+from tests.preprocessing.shared_videos import shared_video
 
 SETTINGS = ScanSettings(scan=ScanConfig(), transitions=TransitionsConfig(), motion=MotionConfig())
 
@@ -172,35 +169,6 @@ def test_a_very_narrow_picture_has_a_row(tmp_path: Path, worker: IsolatedWorker)
             writer.write(np.zeros((16, 640, 3), np.uint8))
     scan = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, worker)
     assert [decision.reasons[0] for decision in decided(scan)] == [Reason.TOO_SMALL]
-
-
-@pytest.mark.slow
-def test_every_shared_video_gets_the_row_that_its_manifest_says(tmp_path: Path, worker: IsolatedWorker) -> None:
-    shared_video("manifest.jsonl")
-    manifest = [json.loads(line) for line in (VIDEOS / "manifest.jsonl").read_text("utf-8").splitlines()]
-    predictions = []
-    for row in manifest:
-        scan = scan_source(source_at(VIDEOS / row["file"]), SETTINGS, worker)
-        assert scan.ok == (row["decode"] != "none"), row["file"]
-        assert (Reason.TRUNCATED in scan.reasons) == (row["decode"] == "partial"), row["file"]
-        assert not scan.ok or scan.num_frames == row["frames"], row["file"]
-        if scan.ok:
-            verdicts = {decision.verdict for decision in decided(scan)}
-            assert row["filter"] != "keep" or verdicts == {Verdict.KEEP}, row["file"]
-            assert row["motion"] != "static" or verdicts == {Verdict.DROP}, row["file"]
-            predictions += [
-                {"uri": row["file"], "kind": t.kind, "start_frame": t.start_frame, "end_frame": t.end_frame}
-                for t in scan.transitions
-            ]
-    (tmp_path / "found.json").write_text(json.dumps(predictions), "utf-8")
-    command = [sys.executable, VIDEOS / "score_cuts.py", VIDEOS / "manifest.jsonl", tmp_path / "found.json"]
-    hard, with_gradual = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-2:]
-    assert f1(hard) >= 0.95
-    assert f1(with_gradual) >= 0.96
-
-
-def f1(line: str) -> float:
-    return float(line.split("'F1': ")[1].split(",")[0])
 
 
 def test_a_span_is_measured_as_a_file_of_its_own_and_told_in_frames_of_its_file(worker: IsolatedWorker) -> None:
