@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from random import Random
 from tempfile import mkdtemp
 
@@ -132,22 +132,22 @@ def judge(
     left: Sequence[str],
 ) -> Findings:
     """Hold a finished run against what must be true of it, and the whole files against a run of their own."""
-    rows = {str(row["uri"]): row for row in dataset.ledger.sources().to_pylist()}
-    spoiled = {uri: row for uri, row in rows.items() if uri not in clean}
-    outcomes = {uri: "+".join(row["reasons"]) or "ok" for uri, row in spoiled.items()}
-    by_way = {way: Counter(o for uri, o in outcomes.items() if uri.split("-")[1] == way) for way in WAYS}
+    rows = _rows_by_name(dataset)
+    spoiled = {name: row for name, row in rows.items() if name not in clean}
+    outcomes = {name: "+".join(row["reasons"]) or "ok" for name, row in spoiled.items()}
+    by_way = {way: Counter(o for name, o in outcomes.items() if name.split("-")[1] == way) for way in WAYS}
     summary = said["dataset"]
     clips = {"kept": summary["kept"], "dropped": sum(summary["dropped"].values()), "samples": summary["samples"], "encode_failed": summary["encode_failed"], "waiting": summary["waiting"]}  # fmt: skip
     harmed = [name for name in clean if _facts(dataset, name) != _facts(alone, name)]
-    seconds = {uri: float(row.get("scan_s") or 0) for uri, row in rows.items()}
-    slowest = sorted(seconds, key=lambda uri: -seconds[uri])[:5]
+    seconds = {name: float(row["scan_wall_s"] or 0) for name, row in rows.items()}
+    slowest = sorted(seconds, key=lambda name: -seconds[name])[:5]
     return Findings(
         files=files,
         rows=len(spoiled),
         outcomes=dict(Counter(outcomes.values()).most_common()),
         by_way={way: dict(counts.most_common()) for way, counts in by_way.items()},
         clips=clips,
-        slowest={uri: round(seconds[uri], 1) for uri in slowest},
+        slowest={name: round(seconds[name], 1) for name in slowest},
         wall_s=round(wall_s, 1),
         faults=[
             *[f"{files - len(spoiled)} files have no row"][: files != len(spoiled)],
@@ -158,9 +158,13 @@ def judge(
     )
 
 
-def _facts(dataset: Dataset, uri: str) -> object:
+def _rows_by_name(dataset: Dataset) -> dict[str, dict]:
+    return {PurePosixPath(row["uri"]).name: row for row in dataset.ledger.sources().to_pylist()}
+
+
+def _facts(dataset: Dataset, name: str) -> object:
     """What a scan found of a source, and what was decided of it."""
-    row = next((row for row in dataset.ledger.sources().to_pylist() if row["uri"] == uri), None)
+    row = _rows_by_name(dataset).get(name)
     if row is None:
         return None
     source_id = row["source_id"]

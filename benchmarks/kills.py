@@ -94,6 +94,7 @@ class Bench:
         """Render the videos and preprocess them in peace."""
         self._folder, self._rng, self._between_runs, self._cluster = folder, Random(seed), between_runs, cluster
         self._count = 0
+        self._killed: list[Run] = []
         self.videos = folder / "videos"
         render(self.videos)
         self.expected_at = self.new_dataset()
@@ -156,6 +157,7 @@ class Bench:
             tally.runs += 1
             self.finish(self.start(dataset), dataset, tally)
             _say(f"{tally.count()} of {kills} drivers, {len(tally.faults)} faults")
+        tally.faults += [f"left after all: {title}" for run in self._killed for title in run.left_agents()]
         return tally
 
     def _kill_driver(self, dataset: Path, phase: str, tally: Tally) -> None:
@@ -167,6 +169,7 @@ class Bench:
             tally.killed(phase)
         run.kill()
         tally.faults += [f"{dataset.name}: left after {phase}: {title}" for title in run.left()]
+        self._killed.append(run)
 
     def kill_inside(self, workers: int, children: int) -> Tally:
         """Ray workers that scan or encode, and decoding children; the run goes on by itself."""

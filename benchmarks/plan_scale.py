@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.config import Recipe, fingerprint, load_recipe
+from pipeline.config import Recipe, load_recipe
 from pipeline.decisions import decide_fingerprint, recipe_clips
 from preprocessing import plan_rows, rows
 from preprocessing.config import DecideConfig, PlanConfig
@@ -301,9 +301,9 @@ def measure_night(steps: Steps, number: int, waves: int) -> None:
 
 def store_scanned(dataset: Dataset, number: int, recipe: Recipe) -> None:
     """Sources in the parts that scanning writes, decisions in one part a wave, and a codec that is known."""
-    from pipeline.jobs.driver import ENCODE_SETTINGS
+    from pipeline.jobs.driver import ENCODE_SETTINGS, codec_settings
 
-    fingerprints = {ENCODE_SETTINGS: fingerprint(recipe.encode)}
+    fingerprints = {ENCODE_SETTINGS: codec_settings(recipe)}
     dataset.write_record(replace(dataset.record(), codec=CODEC, fingerprints=fingerprints))
     sources, parts = make_sources(number), Parts(dataset.storage)
     for part in range(-(-number // SCANS_PER_PART)):

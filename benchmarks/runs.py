@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -24,6 +24,10 @@ STARTS = 5
 
 GONE_AFTER_S = 20.0
 """What a killed run left must be gone by then: Ray's processes notice the death of the one above within seconds."""
+
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+AGENTS_GONE_AFTER_S = 90.0
+"""But for its agents: where a driver was killed, they try to tell its dead GCS for the 60 s that Ray has set, and use no CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +71,27 @@ class Run:
         return (self.family,) if self.cluster is None else (self.family, self.cluster.family)
 
     def left(self) -> list[str]:
-        """Titles of processes that should be gone, after a while; they are killed then."""
-        wait_for(lambda: not self._remains(), GONE_AFTER_S, every_s=0.2)
-        left = self._remains()
-        titles = [f"{process.pid} {process.name()}" for process in left]
-        for process in left:
-            process.kill()
-        return titles
+        """Titles of processes that should be gone, after a while; they are killed then. Agents have longer: `left_agents`."""
+        return _kill_what_is_left(self._remains, GONE_AFTER_S)
+
+    def left_agents(self) -> list[str]:
+        """Titles of Ray's agents that should be gone; they are killed then."""
+        return _kill_what_is_left(lambda: list(self.family.living()), AGENTS_GONE_AFTER_S)
 
     def _remains(self) -> list[psutil.Process]:
         """All of its own processes; of a shared Ray's those that still work."""
-        return [*self.family.living(), *(self.workers("_") if self.cluster else ()), *self.children()]
+        own = [process for process in self.family.living() if process.name() not in AGENTS]
+        return [*own, *(self.workers("_") if self.cluster else ()), *self.children()]
+
+
+def _kill_what_is_left(remains: Callable[[], list[psutil.Process]], after_s: float) -> list[str]:
+    wait_for(lambda: not remains(), after_s, every_s=0.2)
+    titles = []
+    for process in remains():
+        with suppress(psutil.NoSuchProcess):
+            titles.append(f"{process.pid} {process.name()}")
+            process.kill()
+    return titles
 
 
 _HOLD_RAY = """
@@ -173,12 +187,12 @@ def faults(dataset: Path, expected: dict[str, str], failed: dict[str, str]) -> l
     Args:
         dataset: Its folder.
         expected: `shards_and_manifest` of an undisturbed run.
-        failed: Reason of every source that may fail, by uri.
+        failed: Reason of every source that may fail, by name.
     """
     found, opened = shards_and_manifest(dataset), Dataset.open(str(dataset))
     names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     rows = opened.ledger.sources().to_pylist()
-    wrong = {str(row["uri"]): str(row["reason"]) for row in rows if row["status"] == "failed"}
+    wrong = {PurePosixPath(row["uri"]).name: str(row["reason"]) for row in rows if row["status"] == "failed"}
     scratch = sorted(path.name for path in (dataset / "scratch").rglob("*") if path.is_file())
     return [
         *(f"{name} differs" for name in names),

@@ -19,7 +19,7 @@ from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Tr
 from preprocessing.scores import SCORE_DECIMALS, Measurements, scores_of
 from preprocessing.video_io.timeline import frame_step_s, frames_at
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,16 +87,17 @@ def scores_of(
     found = [_frame_scores(signals, series, frames) for frames in pieces]
     for scores, of_motion in zip(found, _motion_scores(signals, series, pieces, clips), strict=True):
         scores.update(of_motion)
-    return [{name: round(value, SCORE_DECIMALS) for name, value in scores.items()} for scores in found]
+    return found
 
 
 def _frame_scores(signals: Signals, series: Measurements, frames: range) -> dict[str, float]:
     part = slice(frames.start, frames.stop)
     rate = effective_rate(series.new_N[part], series.moving_N[part], signals.timestamps_s[part])
-    return {
+    scores = {
         "black_share": np.count_nonzero(series.dark_N[part]) / len(frames),
         "frozen_share": share_inside(series.frozen, frames.start, frames.stop),
     } | ({} if rate is None else {"effective_fps": rate})
+    return {name: round(value, SCORE_DECIMALS) for name, value in scores.items()}
 
 
 def _motion_scores(
@@ -138,7 +139,7 @@ def _motion_scores(
     found |= {"steadiness": np.where(kept_way_P >= _CONSTANT, kept_way_P, arrives_P)}
     active_PL = (dynamism_PL >= clips.active_dynamism) & inside_PL
     found |= {"active_share": np.where(number_P, active_PL.sum(axis=1) / np.maximum(number_P, 1), np.nan)}
-    columns = {name: values_P.tolist() for name, values_P in found.items()}
+    columns = {name: np.round(values_P.astype(np.float64), SCORE_DECIMALS).tolist() for name, values_P in found.items()}
     return [
         {name: values[i] for name, values in columns.items() if number and values[i] == values[i]}  # NaN: not measured
         for i, number in enumerate(number_P.tolist())

@@ -99,11 +99,13 @@ def frames_at(
         (K,), not decreasing.
     """
     targets = timestamps_s[start_frame] + after_s
-    num_virtual = max(0, int(np.ceil((targets[-1] - timestamps_s[-1]) / step_s))) + 2
-    times = np.concatenate([timestamps_s[start_frame:], timestamps_s[-1] + step_s * np.arange(1, num_virtual + 1)])
-    later = np.minimum(np.maximum(np.searchsorted(times, targets), 1), len(times) - 1)
+    times = timestamps_s
+    if targets[-1] > timestamps_s[-1] or start_frame + 1 == len(timestamps_s):
+        num_virtual = max(0, int(np.ceil((targets[-1] - timestamps_s[-1]) / step_s))) + 2
+        times = np.concatenate([timestamps_s, timestamps_s[-1] + step_s * np.arange(1, num_virtual + 1)])
+    later = np.clip(np.searchsorted(times, targets), start_frame + 1, len(times) - 1)
     takes_later = targets - times[later - 1] > times[later] - targets + _SAME_S
-    return start_frame + later - 1 + takes_later
+    return later - 1 + takes_later
 
 
 def shown_on_grid(frames: Iterable[tuple[float, T]], fps: float, num_frames: int) -> Iterator[tuple[T, int]]:
