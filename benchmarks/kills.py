@@ -201,7 +201,7 @@ class Bench:
         if not found:
             return
         victim = self._rng.choice(found)
-        task = " ".join(victim.cmdline()).removeprefix("ray::").partition("(")[0] if of_worker else CHILD
+        task = " ".join(victim.cmdline()).removeprefix("ray::").partition("(")[0].strip() if of_worker else CHILD
         victim.kill()
         tally.killed(task)
 
