@@ -1,29 +1,34 @@
 """What is saved, how a run goes on, and how one stage hands its weights to the next.
 
-A checkpoint is a folder: the engine's files of all ranks, ``checkpoint.json``, which says what they belong to, and a
-list of the files of each rank, by which a checkpoint that was cut off while it was written is told from a whole one.
-Frozen weights are not in it; they come from where the stage began, and a hash makes sure that they are the same. A
-stage ends with a model folder of plain safetensors, and the next stage begins from it: DeepSpeed cannot load a
-checkpoint of one set of trained parameters into an engine with another.
+A checkpoint is a folder: the fragments of all ranks (`training.engine.fragments`), ``checkpoint.json``, which says what
+they belong to, and a list of the files of each rank, by which a checkpoint that was cut off while it was written is told
+from a whole one. Any number of ranks reads what any number wrote. Frozen weights are not in it; they come from where the
+stage began, and a hash makes sure that they are the same. A stage ends with a model folder of plain safetensors, made
+from its last checkpoint, and the next stage begins from it.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from preprocessing.samples import CodecRecord
-from training.config import ModelConfig
+from training.compatibility import refuse_other_model, refuse_other_run
+from training.config import CheckpointConfig, ModelConfig
 from training.engine.base import Engine
+from training.engine.fragments import EMA, WEIGHT, StoredFragments, load_fragments, rank_file, save_fragments
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
-from training.model.weights import codec_differences, load_model, read_record, save_model
+from training.model.weights import load_model, weights_sha256
+from training.objectives.base import MODEL_PREFIX
 from training.types import CheckpointRecord
+
+Weights = Literal["live", "ema"]
+"""The weights of a step, or their moving average."""
 
 CHECKPOINT_FILE = "checkpoint.json"
 LIST_PREFIX = "files-of-rank-"
@@ -38,7 +43,8 @@ def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> 
         folder: Exists and is empty; one for each rank, or one for all. Their files may be merged in any order.
         record: What the checkpoint says of itself.
     """
-    engine.save(folder)
+    mine = engine.fragments if engine.rank == 0 or not engine.replicated else ()
+    save_fragments(rank_file(folder, engine.rank), mine)
     if engine.rank == 0:
         (folder / CHECKPOINT_FILE).write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(LIST_PREFIX))
@@ -76,33 +82,61 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove incomplete checkpoints and all complete ones but the newest `keep`; nobody else may be writing."""
-    kept = {step_folder(checkpoints, step) for step in complete_steps(checkpoints)[-keep:]}
+def remove_incomplete(checkpoints: Path) -> None:
+    """Remove checkpoints that were cut off; nobody may be writing one."""
     for folder in checkpoints.glob(f"{STEP_PREFIX}*"):
-        if folder not in kept:
+        if not is_complete(folder):
             shutil.rmtree(folder)
+
+
+def prune(checkpoints: Path, config: CheckpointConfig) -> None:
+    """Remove complete checkpoints, all but the newest and, if asked, the one with the lowest held-out loss."""
+    steps = complete_steps(checkpoints)
+    kept = {*steps[-config.keep :], *(best_steps(checkpoints, steps) if config.keep_best else ())}
+    for step in steps:
+        if step not in kept:
+            shutil.rmtree(step_folder(checkpoints, step))
+
+
+def best_steps(checkpoints: Path, steps: Sequence[int]) -> tuple[int, ...]:
+    """Of these steps the one with the lowest held-out loss, the last of equals; none if none was measured."""
+    losses = {step: read_checkpoint(step_folder(checkpoints, step)).val_loss for step in steps}
+    measured = {step: loss for step, loss in losses.items() if loss is not None}
+    return (min(measured, key=lambda step: (measured[step], -step)),) if measured else ()
 
 
 def read_checkpoint(folder: Path) -> CheckpointRecord:
     """What a checkpoint says of itself.
 
     Raises:
-        ValueError: If the folder is no checkpoint.
+        ValueError: If the folder is no checkpoint, or one of another version of longtake.
     """
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint")
-    return CheckpointRecord(**json.loads(path.read_text()))
+    return record_from_values(json.loads(path.read_text()), path)
 
 
-def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord) -> int:
+def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecord:
+    """A record from the values in a file.
+
+    Raises:
+        ValueError: If they are those of another version of longtake.
+    """
+    try:
+        return CheckpointRecord(**values)
+    except TypeError:
+        raise ValueError(f"{path} was written by another version of longtake; use a new --run") from None
+
+
+def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord, *, allow_changed: bool) -> int:
     """Bring the engine to its newest complete checkpoint; returns the optimizer steps done. All ranks must call it.
 
     Args:
         engine: As it was when the stage began, frozen weights included.
         checkpoints: Folder of all checkpoints of the stage.
         expected: What this run would write now, whatever the step.
+        allow_changed: See `refuse_other_run`.
 
     Raises:
         ValueError: If the checkpoint belongs to another run, naming every difference.
@@ -113,36 +147,12 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
     if step == 0:
         return 0
     folder = step_folder(checkpoints, step)
-    refuse_other_run(folder, read_checkpoint(folder), expected)
-    engine.load(folder)
+    stored = read_checkpoint(folder)
+    refuse_other_run(folder, stored, expected, allow_changed=allow_changed)
+    load_fragments(StoredFragments(folder, num_ranks=stored.num_ranks), engine.fragments)
+    engine.restore_num_updates(stored.num_updates)
+    engine.publish()
     return step
-
-
-def refuse_other_run(folder: Path, stored: CheckpointRecord, expected: CheckpointRecord) -> None:
-    """Refuse to go on from what another run left.
-
-    Raises:
-        ValueError: Naming every difference.
-    """
-    differences = checkpoint_differences(stored, expected)
-    if differences:
-        raise ValueError(
-            f"{folder} belongs to another run: {'; '.join(differences)}; use a new --run, or the settings it began with"
-        )
-
-
-def checkpoint_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:
-    """Why a run cannot go on from a checkpoint, one line each; a different step is no reason."""
-    meaning = {
-        "stage": "stage",
-        "plan_hash": "clips, seed or order (plan_hash)",
-        "base_sha256": "weights it began from (base_sha256)",
-        "recipe_fingerprint": "model or optimizer settings (recipe_fingerprint)",
-        "num_ranks": "number of ranks (train.engine.num_workers)",
-        "zero_stage": "ZeRO stage (train.engine.zero_stage)",
-    }
-    pairs = [(text, getattr(stored, name), getattr(expected, name)) for name, text in meaning.items()]
-    return [f"{text} was {old!r} and is {new!r}" for text, old, new in pairs if old != new]
 
 
 def start_weights(
@@ -159,46 +169,24 @@ def start_weights(
     return load_model(init, dtype=torch.float32)[0]
 
 
-def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> None:
-    """Refuse to begin from a model folder of another size or codec; positions may differ.
+def load_weights(model: MemoryPackTransformer3DModel, folder: Path, weights: Weights) -> None:
+    """Give a model that a stage began from the weights of one of its checkpoints, in fp32.
+
+    Args:
+        model: As the stage began, on the CPU.
+        folder: The checkpoint.
+        weights: Which of those in it.
 
     Raises:
-        ValueError: Naming every difference.
+        ValueError: If the model is not what the stage began from, or no average was kept.
     """
-    record = read_record(init)
-    differences = [*codec_differences(record.codec, codec), *_model_differences(record.model, config)]
-    if differences:
-        raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
-
-
-def _model_differences(trained: ModelConfig, given: ModelConfig) -> list[str]:
-    ours, theirs = (_flat(config.model_dump(exclude={"rope_mode"})) for config in (trained, given))
-    return [f"model.{name} was {ours[name]!r} and is {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Settings by their dotted names."""
-    flat: dict[str, object] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def export_model(
-    engine: Engine,
-    model: MemoryPackTransformer3DModel,
-    folder: Path,
-    *,
-    config: ModelConfig,
-    codec: CodecRecord,
-    fps: float,
-    sizes_px: tuple[tuple[int, int], ...],
-) -> None:
-    """Write the model folder of a finished stage: whole or not at all. All ranks must call it; rank 0 writes."""
-    with engine.whole_parameters():
-        if engine.rank == 0:
-            temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-            save_model(model, temporary, config=config, codec=codec, fps=fps, sizes_px=sizes_px)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-    engine.sum_over_ranks([0.0])  # nobody goes on before it is there
+    record = read_checkpoint(folder)
+    if weights_sha256(model.state_dict()) != record.base_sha256:
+        raise ValueError(f"{folder} is not of a stage that began from these weights: their hash is another")
+    stored = StoredFragments(folder, num_ranks=record.num_ranks)
+    kind = EMA if weights == "ema" else WEIGHT
+    if not stored.has(kind):
+        raise ValueError(f"{folder} holds no moving average: it is kept where train.ema_decay is set")
+    for name in stored.parameters:
+        parameter = model.get_parameter(name.removeprefix(MODEL_PREFIX))
+        stored.fill(parameter.detach().view(-1), kind=kind, name=name, start=0)

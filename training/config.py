@@ -114,6 +114,23 @@ class EngineConfig(Settings):
     """torch threads of a rank on the CPU."""
     activation_checkpointing: bool = False
     """Recompute the blocks in the backward pass."""
+    offload_optimizer: bool = False
+    """Keep fp32 weights and moments in CPU memory and update them there; needs ZeRO-1, 2 or 3."""
+    step_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that ranks wait for each other without progress of any, before the run is ended and begun again."""
+
+    @model_validator(mode="after")
+    def _zero_0_keeps_nothing_apart(self) -> Self:
+        if self.zero_stage == 0 and self.offload_optimizer:
+            raise ValueError(
+                "offload_optimizer needs optimizer states that are partitioned: set zero_stage to 1, 2 or 3"
+            )
+        if self.zero_stage == 0 and self.dtype == "bf16":
+            raise ValueError(
+                "zero_stage 0 with dtype bf16 would add up gradients in another way than ZeRO-1, which keeps fp32 weights"
+                " as well: set zero_stage to 1, 2 or 3"
+            )
+        return self
 
 
 class TeacherConfig(Settings):
@@ -170,6 +187,10 @@ class CheckpointConfig(Settings):
     """Steps between checkpoints; the last step always saves."""
     keep: Positive = 2
     """Newest checkpoints that stay on disk."""
+    keep_best: bool = True
+    """Keep the checkpoint with the lowest `val_loss` as well; those between two validations have none."""
+    allow_changed: bool = False
+    """Go on from a checkpoint although settings have changed since, where they leave the weights' shapes alone."""
 
 
 class ValidationConfig(Settings):
@@ -190,6 +211,13 @@ class TrainConfig(Settings):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of all random numbers."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the old average that a step keeps in an fp32 moving average of the trained weights; None keeps none.
+    Validation is of the average."""
+    model_weights: Literal["live", "ema"] = "live"
+    """What goes into a stage's model folder: the weights of its last step, or their average."""
+    skip_nonfinite: bool = False
+    """Leave out steps whose loss or gradient is not finite, and count them, instead of ending the run."""
     engine: EngineConfig = EngineConfig()
     """Distribution."""
     flow: FlowConfig = FlowConfig()
@@ -204,6 +232,12 @@ class TrainConfig(Settings):
     """Saving."""
     validation: ValidationConfig = ValidationConfig()
     """Held-out loss."""
+
+    @model_validator(mode="after")
+    def _an_average_is_exported_only_if_there_is_one(self) -> Self:
+        if self.model_weights == "ema" and self.ema_decay is None:
+            raise ValueError("model_weights ema needs ema_decay, for example 0.999")
+        return self
 
 
 class GenerateConfig(Settings):

@@ -3,6 +3,7 @@
 It knows neither Ray nor files: an `Engine` computes, and callbacks report, validate and save.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 from training.config import FlowConfig, OptimizerConfig
 from training.engine.base import Engine, StepStats, learning_rate_at
 from training.model.rope import RopeMode
+from training.nonfinite import NonFiniteError, refuse_gradient, refuse_loss
 from training.objectives.base import Objective, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
@@ -23,6 +25,8 @@ VALIDATION = "validation"
 """Stage name in the keys of the validation's random numbers: the same in all stages, so that their losses compare."""
 
 Metrics = Mapping[str, float]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class StageSettings:
         update: The optimizer steps after all segments of a global batch, or after each.
         save_every: Steps between checkpoints.
         validate_every: Steps between validations.
+        skip_nonfinite: Leave out steps whose loss or gradient is not finite.
     """
 
     name: str
@@ -48,6 +53,7 @@ class StageSettings:
     optimizer: OptimizerConfig
     save_every: int
     validate_every: int
+    skip_nonfinite: bool
     teacher: Objective = teacher_forcing
     update: Literal["clip", "segment"] = "clip"
 
@@ -64,13 +70,15 @@ class LoopCallbacks:
         report: (optimizer steps done, metrics), after every step.
         validate: Metrics of the held-out clips.
         before: What else is measured, before the first step alone.
-        save: (optimizer steps done), writes a checkpoint.
+        updated: (optimizer steps done), after a step that changed the weights.
+        save: (optimizer steps done, metrics of the last), writes a checkpoint.
     """
 
     report: Callable[[int, Metrics], None]
     validate: Callable[[], Metrics]
     before: Callable[[], Metrics]
-    save: Callable[[int], None]
+    updated: Callable[[int], None]
+    save: Callable[[int, Metrics], None]
 
 
 def train(
@@ -86,19 +94,41 @@ def train(
         settings: Of the stage.
         work: Each step that is left, with this rank's share of its clips.
         callbacks: What happens with the results.
+
+    Raises:
+        NonFiniteError: If a loss or gradient is not finite, and the settings don't leave such steps out.
     """
     for step, batches in work:
         if step.step == 0:
             callbacks.report(0, {**callbacks.validate(), **callbacks.before()})
-        learning_rate = learning_rate_at(step.step, settings.num_steps, settings.optimizer)
-        loss, stats = update_weights(engine, settings, step, batches, learning_rate)
         done = step.step + 1
-        metrics = {"loss": loss, "learning_rate": learning_rate, "num_losses": float(step.num_losses)}
-        metrics |= {} if stats.grad_norm is None else {"grad_norm": stats.grad_norm}
+        metrics = dict(_update(engine, settings, step, batches, callbacks.updated))
         metrics |= callbacks.validate() if _is_due(done, settings.validate_every, settings.num_steps) else {}
         callbacks.report(done, metrics)
         if _is_due(done, settings.save_every, settings.num_steps):
-            callbacks.save(done)
+            callbacks.save(done, metrics)
+
+
+def _update(
+    engine: Engine,
+    settings: StageSettings,
+    step: GlobalStep,
+    batches: Sequence[SegmentBatch],
+    updated: Callable[[int], None],
+) -> Metrics:
+    """Learn from a global step; its metrics, or only that it was left out."""
+    learning_rate = learning_rate_at(step.step, settings.num_steps, settings.optimizer)
+    try:
+        loss, stats = update_weights(engine, settings, step, batches, learning_rate)
+    except NonFiniteError as error:
+        if not settings.skip_nonfinite:
+            raise
+        logger.warning("%s; the step is left out", error)
+        engine.discard()
+        return {"skipped": 1.0}
+    updated(step.step + 1)
+    metrics = {"loss": loss, "learning_rate": learning_rate, "num_losses": float(step.num_losses)}
+    return metrics if stats.grad_norm is None else {**metrics, "grad_norm": stats.grad_norm}
 
 
 def _is_due(done: int, every: int, num_steps: int) -> bool:
@@ -108,17 +138,29 @@ def _is_due(done: int, every: int, num_steps: int) -> bool:
 def update_weights(
     engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], learning_rate: float
 ) -> tuple[float, StepStats]:
-    """Learn from a global step; returns the mean loss over its segments, and what the last optimizer step says."""
+    """Learn from a global step; returns the mean loss over its segments, and what the last optimizer step says.
+
+    Raises:
+        NonFiniteError: If a loss or gradient is not finite.
+    """
     if settings.update == "segment" and step.segment_index is None:
         return step_by_segment(engine, settings, step, batches, learning_rate)
-    return train_step(engine, settings, step, batches), engine.step(learning_rate)
+    loss = train_step(engine, settings, step, batches)
+    stats = engine.step(learning_rate)
+    refuse_gradient(stats, step)
+    return loss, stats
 
 
 def train_step(engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch]) -> float:
-    """Accumulate the gradient of the mean loss over all segments of the global batch (paper, 3.2); returns that mean."""
+    """Accumulate the gradient of the mean loss over all segments of the global batch (paper, 3.2); returns it.
+
+    Raises:
+        NonFiniteError: If the mean is not finite, on all ranks, naming the clips to blame.
+    """
     with engine.accumulate(backwards_per_rank(step, engine.num_ranks)):
         shares = [float(sum(_backward(engine, settings, step, batch, step.num_losses))) for batch in batches]
     (loss,) = engine.sum_over_ranks([sum(shares)])
+    refuse_loss(engine, loss, step, batches, shares)
     return loss
 
 
@@ -129,11 +171,12 @@ def step_by_segment(
     num_segments = step.num_segments[0]
     assert set(step.num_segments) == {num_segments}, "a global batch holds clips of one length"
     walks = [_backward(engine, settings, step, batch, len(step.clips)) for batch in batches]
-    total, stats = 0.0, StepStats(grad_norm=None)
+    total, stats = 0.0, StepStats(grad_norm=None, applied=False)
     for _ in range(num_segments):
         with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
             total += sum(float(next(walk)) for walk in walks)
         stats = engine.step(learning_rate)
+        refuse_gradient(stats, step)
     (loss,) = engine.sum_over_ranks([total / num_segments])
     return loss, stats
 

@@ -195,7 +195,7 @@ def unused_clips(rows: Iterable[ClipRow], steps: Iterable[GlobalStep]) -> tuple[
     return tuple(row for row in rows if row not in used)
 
 
-def plan_hash(rows: Sequence[ClipRow], **settings: object) -> str:
-    """Names an order: the clips it is made of, and the settings that shape it. Independent of ranks and workers."""
+def plan_hash(rows: Sequence[ClipRow]) -> str:
+    """Names the clips that an order is made of, which with its settings is all that it depends on."""
     plain = sorted((row.clip_id, row.num_segments, *row.size_px) for row in rows)
-    return hashlib.sha256(json.dumps([plain, settings], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()

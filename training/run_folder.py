@@ -2,10 +2,11 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from training.batches import (
     PinnedDataset,
@@ -16,11 +17,19 @@ from training.batches import (
     unpin_datasets,
     version_exists,
 )
-from training.checkpoint import newest_step, refuse_other_model, refuse_other_run
+from training.checkpoint import Weights, complete_steps, newest_step, record_from_values, step_folder
+from training.compatibility import refuse_other_model, refuse_other_run
 from training.config import ModelConfig, TrainConfig
 from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
-from training.stage import StageJob, StageName, checkpoint_record, global_steps, validation_clips
+from training.stage import (
+    StageJob,
+    StageName,
+    checkpoint_record,
+    export_checkpoint,
+    global_steps,
+    validation_clips,
+)
 from training.types import CheckpointRecord, StageSummary
 
 STAGE_FILE, SUMMARY_FILE, PIN_FILE = "stage.json", "summary.json", "pin"
@@ -51,8 +60,16 @@ def prepare_job(
         # A gc that has not seen the pins began before them. It keeps what is current, and that does not change while it runs.
         if _pinned(job.folder, dataset_uris) or are_current(job.datasets):
             break
-    begun = {"record": asdict(record), "datasets": [asdict(pinned) for pinned in job.datasets]}
-    _write_json(job.folder / STAGE_FILE, begun)
+    _write_json(
+        job.folder / STAGE_FILE,
+        {
+            "record": asdict(record),
+            "datasets": [asdict(pinned) for pinned in job.datasets],
+            "model": job.model.model_dump(mode="json"),
+            "train": job.train.model_dump(mode="json"),
+            "init": None if job.init is None else str(job.init),
+        },
+    )
     return job
 
 
@@ -98,12 +115,12 @@ def check_job(
         refuse_other_model(job.init, model, data.codec)
     stored = _stored_record(folder)
     if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
-        refuse_other_run(folder, stored, _record(job))
+        refuse_other_run(folder, stored, _record(job), allow_changed=train.checkpoint.allow_changed)
     return job
 
 
 def _record(job: StageJob) -> CheckpointRecord:
-    return checkpoint_record(job, open_data(job.datasets), step=0, base_sha256=_base(job.init))
+    return checkpoint_record(job, open_data(job.datasets), base_sha256=_base(job.init))
 
 
 def _init_folder(run_dir: Path, stage: StageName, init: Path | None, *, from_scratch: bool) -> Path | None:
@@ -126,14 +143,58 @@ def _base(init: Path | None) -> str:
     return FRESH if init is None else read_record(init).weights_sha256
 
 
-def _stage_values(folder: Path) -> dict[str, object] | None:
+def _stage_values(folder: Path) -> dict[str, Any] | None:
     path = folder / STAGE_FILE
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _stored_record(folder: Path) -> CheckpointRecord | None:
     values = _stage_values(folder)
-    return None if values is None else CheckpointRecord(**values["record"])  # pyright: ignore[reportCallIssue]
+    return None if values is None else record_from_values(values["record"], folder / STAGE_FILE)
+
+
+def stored_job(run_dir: Path, stage: StageName) -> StageJob:
+    """A stage as it was last begun.
+
+    Raises:
+        ValueError: If it has not been begun, or by another version of longtake.
+    """
+    folder = run_dir / stage
+    values = _stage_values(folder)
+    if values is None:
+        raise ValueError(f"the {stage} stage of {run_dir} has not been begun")
+    if "train" not in values:
+        raise ValueError(f"{folder / STAGE_FILE} was written by another version of longtake")
+    return StageJob(
+        stage=stage,
+        model=ModelConfig.model_validate(values["model"], strict=False),
+        train=TrainConfig.model_validate(values["train"], strict=False),
+        datasets=_datasets(values),
+        init=None if values["init"] is None else Path(values["init"]),
+        folder=folder,
+    )
+
+
+def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights, step: int | None) -> Path:
+    """Write the weights of a checkpoint as a model folder, of a stage that has ended or not; returns the checkpoint.
+
+    Args:
+        run_dir: Of the run.
+        stage: Which.
+        out: See `training.stage.export_checkpoint`.
+        weights: Which of those in the checkpoint.
+        step: Optimizer steps done at the checkpoint; None takes the newest.
+
+    Raises:
+        ValueError: If there is no such checkpoint, or `out` exists and is something else.
+    """
+    job = stored_job(run_dir, stage)
+    steps = complete_steps(job.checkpoints)
+    wanted = step if step is not None else max(steps, default=0)
+    if wanted not in steps:
+        raise ValueError(f"no complete checkpoint of step {wanted} in {job.checkpoints}; there are {list(steps)}")
+    export_checkpoint(job, open_data(job.datasets), wanted, out, weights=weights)
+    return step_folder(job.checkpoints, wanted)
 
 
 def _pin_id(folder: Path) -> str:
@@ -149,8 +210,12 @@ def _pinned(folder: Path, uris: Sequence[str]) -> tuple[PinnedDataset, ...] | No
     values = _stage_values(folder)
     if values is None:
         return None
-    pinned = tuple(PinnedDataset(**dataset) for dataset in values["datasets"])  # pyright: ignore[reportGeneralTypeIssues]
+    pinned = _datasets(values)
     return pinned if [dataset.uri for dataset in pinned] == list(uris) else None
+
+
+def _datasets(stage_values: Mapping[str, Any]) -> tuple[PinnedDataset, ...]:
+    return tuple(PinnedDataset(**dataset) for dataset in stage_values["datasets"])
 
 
 def read_summary(folder: Path) -> StageSummary | None:

@@ -4,11 +4,11 @@ A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl`
 ``model/`` and ``summary.json``.
 """
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,13 +16,15 @@ import torch
 
 from training.batches import PinnedDataset, SampleReader, TrainingData, clip_batch, open_data, prefetch, sample_reader
 from training.batches import step_batches as batches_of
-from training.checkpoint import export_model, restore_newest, start_weights
+from training.checkpoint import Weights, load_weights, restore_newest, start_weights, step_folder
+from training.compatibility import flat_settings
 from training.config import DirectConfig, ModelConfig, OptimizerConfig, StageName, TeacherConfig, TrainConfig
 from training.curriculum import direct_steps
 from training.engine.base import Engine, freeze_all_but_head
+from training.engine.ema import Ema
 from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
 from training.metrics_log import MetricsLog
-from training.model.weights import weights_sha256
+from training.model.weights import ModelRecord, export_diffusers, weights_sha256
 from training.objectives.base import Objective, ObjectiveModule
 from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
 from training.objectives.student_forcing import student_forcing
@@ -103,20 +105,47 @@ def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, s
     if job.train.engine.activation_checkpointing:
         model.enable_gradient_checkpointing()
     engine = make_engine(ObjectiveModule(model).to(device), job.settings.optimizer)
-    record = checkpoint_record(job, data, step=0, base_sha256=base_sha256)
-    done = restore_newest(engine, job.checkpoints, record)
+    ema = None if job.train.ema_decay is None else Ema(engine, decay=job.train.ema_decay)
+    record = checkpoint_record(job, data, base_sha256=base_sha256)
+    done = restore_newest(engine, job.checkpoints, record, allow_changed=job.train.checkpoint.allow_changed)
     logger.info("%s: %d of %d steps done", job.stage, done, job.settings.steps)
-    _train_from(job, data, engine, done, lambda step: save(engine, _at_step(record, step)))
-    export_model(
-        engine, model, job.model_folder, config=job.model, codec=data.codec, fps=data.fps, sizes_px=data.sizes_px
+    _train_from(
+        job, data, engine, ema, done, lambda step, metrics: save(engine, _at_step(record, engine, step, metrics))
     )
+    if engine.rank == 0:
+        export_checkpoint(job, data, job.settings.steps, job.model_folder, weights=job.train.model_weights)
 
 
-def _at_step(record: CheckpointRecord, step: int) -> CheckpointRecord:
-    return CheckpointRecord(**{**vars(record), "step": step})
+def export_checkpoint(job: StageJob, data: TrainingData, step: int, out: Path, *, weights: Weights) -> ModelRecord:
+    """Write the weights of a complete checkpoint as a model folder, in fp32; one process does it.
+
+    Args:
+        job: The stage.
+        data: Says what the model reads.
+        step: Optimizer steps done at the checkpoint.
+        out: There whole or not at all; replaces an older model folder.
+        weights: Which of those in the checkpoint.
+
+    Raises:
+        ValueError: If no average was kept, the model to begin from has changed, or `out` is something else.
+    """
+    model = start_weights(job.model, data.codec, init=job.init, seed=job.train.seed)
+    load_weights(model, step_folder(job.checkpoints, step), weights)
+    return export_diffusers(model, out, config=job.model, codec=data.codec, fps=data.fps, sizes_px=data.sizes_px)
 
 
-def _train_from(job: StageJob, data: TrainingData, engine: Engine, done: int, save: Callable[[int], None]) -> None:
+def _at_step(record: CheckpointRecord, engine: Engine, step: int, metrics: Metrics) -> CheckpointRecord:
+    return replace(record, step=step, num_updates=engine.num_updates, val_loss=metrics.get("val_loss"))
+
+
+def _train_from(
+    job: StageJob,
+    data: TrainingData,
+    engine: Engine,
+    ema: Ema | None,
+    done: int,
+    save: Callable[[int, Metrics], None],
+) -> None:
     settings = stage_settings(job)
     read = sample_reader()
     held_out = validation_clips(data.held_out, job.train)
@@ -127,10 +156,15 @@ def _train_from(job: StageJob, data: TrainingData, engine: Engine, done: int, sa
     def load(i: int) -> SegmentBatch:
         return _validation_batch(held_out[i], i, read, job.train, engine.device)
 
+    def validate_average() -> Metrics:
+        with ema.swapped() if ema is not None else nullcontext():
+            return validate(engine, settings, len(held_out), load)
+
     callbacks = LoopCallbacks(
         report=_timed(log.append) if log is not None else lambda _step, _metrics: None,
-        validate=lambda: validate(engine, settings, len(held_out), load) if held_out else {},
+        validate=validate_average if held_out else dict,
         before=lambda: _one_step_gap(job, engine, settings, len(held_out), load) if held_out else {},
+        updated=ema.update if ema is not None else lambda _step: None,
         save=save,
     )
     steps = islice(global_steps(job, data.train, start=done), settings.num_steps - done)
@@ -183,6 +217,7 @@ def stage_settings(job: StageJob) -> StageSettings:
         validate_every=job.train.validation.every_steps,
         teacher=teacher_forcing_with(job.train.teacher),
         update="clip" if job.stage == "teacher" else job.train.direct.update,
+        skip_nonfinite=job.train.skip_nonfinite,
     )
 
 
@@ -223,33 +258,32 @@ def _validation_batch(
     return clip_batch([read(row)], (position,), num_segments=num_segments, device=device)
 
 
-def checkpoint_record(job: StageJob, data: TrainingData, *, step: int, base_sha256: str) -> CheckpointRecord:
-    """What the job's checkpoint says of itself after `step` steps."""
+def checkpoint_record(job: StageJob, data: TrainingData, *, base_sha256: str) -> CheckpointRecord:
+    """What the job's checkpoint says of itself before the first step."""
     return CheckpointRecord(
         stage=job.stage,
-        step=step,
-        recipe_fingerprint=settings_fingerprint(job),
-        plan_hash=job_plan_hash(job, data.train),
+        step=0,
+        num_updates=0,
+        val_loss=None,
+        settings=shaping_settings(job),
+        plan_hash=plan_hash(data.train),
         base_sha256=base_sha256,
         num_ranks=job.train.engine.num_workers,
-        zero_stage=job.train.engine.zero_stage,
     )
 
 
-def job_plan_hash(job: StageJob, rows: tuple[ClipRow, ...]) -> str:
-    """Names the order of a job; more steps of the teacher stage are the same order, only longer."""
-    order = job.settings.model_dump(mode="json", exclude={"optimizer"})
-    if job.stage == "teacher":
-        del order["steps"]
-    return plan_hash(rows, stage=job.stage, seed=job.train.seed, order=order)
-
-
-def settings_fingerprint(job: StageJob) -> str:
-    """Names the settings that shape the weights besides the order."""
-    plain: Mapping[str, object] = {
-        "model": job.model.model_dump(mode="json"),
-        "flow": job.train.flow.model_dump(mode="json"),
-        "optimizer": job.settings.optimizer.model_dump(mode="json"),
-        "dtype": job.train.engine.dtype,
-    }
-    return f"{keyed_seed(json.dumps(plain, sort_keys=True)):016x}"
+def shaping_settings(job: StageJob) -> dict[str, object]:
+    """All settings that shape the weights, by their dotted names. More steps of the teacher stage only lengthen it."""
+    section, longer = ("teacher", {"steps"}) if job.stage == "teacher" else ("direct", set())
+    return flat_settings(
+        {
+            "model": job.model.model_dump(mode="json"),
+            "train": {
+                "seed": job.train.seed,
+                "ema_decay": job.train.ema_decay,
+                "flow": job.train.flow.model_dump(mode="json"),
+                section: job.settings.model_dump(mode="json", exclude=longer),
+                "engine": {"dtype": job.train.engine.dtype},
+            },
+        }
+    )

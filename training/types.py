@@ -202,15 +202,26 @@ class StepOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
-    """What a checkpoint folder says of itself (``checkpoint.json``)."""
+    """What a checkpoint folder says of itself (``checkpoint.json``).
+
+    Attributes:
+        step: Optimizer steps done.
+        num_updates: Of these, steps that changed the weights.
+        val_loss: Held-out loss after the step; None if it was not measured then.
+        settings: All settings that shape the weights, by their dotted names.
+        plan_hash: Of the clips that make the order.
+        base_sha256: Weights that the stage began from.
+        num_ranks: How many wrote it; any number may read it.
+    """
 
     stage: str
     step: int
-    recipe_fingerprint: str
+    num_updates: int
+    val_loss: float | None
+    settings: Mapping[str, object]
     plan_hash: str
     base_sha256: str
     num_ranks: int
-    zero_stage: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,13 @@ class Stage(StrEnum):
     STUDENT = "student"
 
 
+class Weights(StrEnum):
+    """Weights in a checkpoint."""
+
+    LIVE = "live"
+    EMA = "ema"
+
+
 RunOption = Annotated[Path, typer.Option("--run", help="Run folder; holds a folder for each stage.")]
 
 
@@ -86,17 +93,36 @@ def export(
     run: RunOption,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     stage: Annotated[Stage | None, typer.Option("--stage", help="Default: direct, else student, else teacher.")] = None,
+    weights: Annotated[
+        Weights | None, typer.Option("--weights", help="Of a checkpoint. Default: the model that the stage ended with.")
+    ] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Which checkpoint. Default: the newest.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a finished stage as a diffusers folder."""
+    """Write a finished stage, or any checkpoint of a stage, as a diffusers folder."""
     from training.model.weights import export_folder
+    from training.run_folder import export_stage
 
     stages = [stage] if stage else [Stage.DIRECT, Stage.STUDENT, Stage.TEACHER]
+    if weights is None and step is None:
+        source = _finished_model(run, stages)
+        export_folder(source, out)
+    else:
+        begun = next((name for name in stages if (run / name).is_dir()), stages[-1])
+        kept = "ema" if weights is Weights.EMA else "live"
+        source = export_stage(run, begun.value, out, weights=kept, step=step)
+    emit({"model": str(out), "from": str(source)}, as_json=as_json, lines=[f"{source} -> {out}"])
+
+
+def _finished_model(run: Path, stages: list[Stage]) -> Path:
     done = [run / name / "model" for name in stages if (run / name / "model").is_dir()]
     if not done:
-        raise ValueError(f"no finished stage in {run}: expected one of {', '.join(stages)}")
-    export_folder(done[0], out)
-    emit({"model": str(out), "from": str(done[0])}, as_json=as_json, lines=[f"{done[0]} -> {out}"])
+        names = ", ".join(stages)
+        raise ValueError(
+            f"no finished stage in {run}: expected one of {names}; --weights live takes the newest checkpoint of one that"
+            " has not ended"
+        )
+    return done[0]
 
 
 def generate(

@@ -2,12 +2,12 @@
 
 import logging
 import os
-import shutil
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ import ray
 import ray.train
 import torch
 from ray._private.worker import get_dashboard_url
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 
 from pipeline.config import Recipe
-from training.checkpoint import prune, step_folder, write_checkpoint
+from pipeline.jobs import failures
+from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
+from training.config import OptimizerConfig
 from training.engine.base import Engine
+from training.engine.watchdog import watch
+from training.objectives.base import ObjectiveModule
 from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, StageName, run_stage
 from training.types import CheckpointRecord, StageSummary
@@ -42,8 +46,8 @@ MAX_FAILURES = 2
 FOLLOW_EVERY_S = 1.0
 """How often the driver looks for new metrics."""
 
-COLLECTIVE_TIMEOUT_S = 600
-"""A rank that waits longer than this for the others gives up."""
+HANG_EXIT_CODE = 70
+"""Of a worker that ends because the others did not come."""
 
 RAY_STATE = "checkpoint_manager_snapshot.json"
 """Ray Train's own list of checkpoints. It is not written atomically, so a killed run may leave half of one."""
@@ -87,7 +91,7 @@ def run_training(
     _clean_up(job)
     with _following(job, on_metrics):
         _fit(job)
-    prune(job.checkpoints, job.train.checkpoint.keep)
+    prune(job.checkpoints, job.train.checkpoint)
     summary = summarize(job)
     on_end(summary)
     write_summary(job, summary)
@@ -113,7 +117,9 @@ def _refuse_too_many_workers(job: StageJob) -> None:
 def _clean_up(job: StageJob) -> None:
     """Leave only whole checkpoints of an earlier attempt."""
     job.checkpoints.mkdir(parents=True, exist_ok=True)
-    prune(job.checkpoints, job.train.checkpoint.keep)
+    remove_incomplete(job.checkpoints)
+    prune(job.checkpoints, job.train.checkpoint)
+    failures.forget(job.folder)
     (job.checkpoints / RAY_STATE).unlink(missing_ok=True)
 
 
@@ -142,7 +148,7 @@ def _fit(job: StageJob) -> None:
         _work,
         # a reference: Ray's controller reads this too, and would import all that a stage needs
         train_loop_config={"job": ray.put(job)},
-        torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo", timeout_s=_group_timeout_s(job)),
         scaling_config=ScalingConfig(
             num_workers=engine.num_workers,
             use_gpu=engine.use_gpu,
@@ -152,29 +158,71 @@ def _fit(job: StageJob) -> None:
             name=job.checkpoints.name,
             storage_path=str(job.folder),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=job.train.checkpoint.keep),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise RuntimeError(f"the {job.stage} stage failed: {error}") from error
+        raise RuntimeError(f"the {job.stage} stage failed: {_message(job, error)}") from error
+    final = failures.final_message(job.folder)
+    if final is not None:
+        raise RuntimeError(f"the {job.stage} stage failed: {final}")
+
+
+def _message(job: StageJob, error: ray.train.TrainingFailedError) -> str:
+    if not isinstance(error, ray.train.WorkerGroupError):
+        return str(error)
+    # Ray wraps what a worker raised, so that its traceback survives the journey
+    errors = {rank: getattr(error, "_base_exc", error) for rank, error in error.worker_failures.items()}
+    return failures.message(job.folder, errors)
+
+
+def _group_timeout_s(job: StageJob) -> int:
+    """Longer than the watchdog's, which knows more."""
+    return int(2 * job.train.engine.step_timeout_s) + 1
 
 
 def _work(config: "dict[str, ray.ObjectRef[StageJob]]") -> None:
     """What a worker does."""
     job = ray.get(config["job"])
+    if failures.final_message(job.folder) is not None:
+        return
+    context = ray.train.get_context()
+    rank, num_ranks = context.get_world_rank(), context.get_world_size()
+    try:
+        _train(job, rank, num_ranks)
+    except Exception as error:
+        failures.note(job.folder, failures.explain(error, rank=rank), rank=rank)
+        raise
+
+
+def _train(job: StageJob, rank: int, num_ranks: int) -> None:
     _prepare_worker(job)
     # imported after the environment is set: DeepSpeed looks at it when it is imported
     from training.engine.zero import ZeroEngine
 
-    run_stage(
-        job,
-        lambda module, optimizer: ZeroEngine(module, job.train.engine, optimizer),
-        device=get_device() if job.train.engine.use_gpu else torch.device("cpu"),
-        save=_report_checkpoint,
-    )
+    with ExitStack() as watching:
+
+        def make_engine(module: ObjectiveModule, optimizer: OptimizerConfig) -> Engine:
+            engine = ZeroEngine(module, job.train.engine, optimizer)
+            timeout_s = job.train.engine.step_timeout_s
+            guard = watch(
+                engine.pulse, job.folder / "heartbeats", rank=rank, num_ranks=num_ranks, timeout_s=timeout_s,
+                on_hang=lambda message: _give_up(job, rank, message),
+            )  # fmt: skip
+            watching.enter_context(guard)
+            return engine
+
+        device = get_device() if job.train.engine.use_gpu else torch.device("cpu")
+        run_stage(job, make_engine, device=device, save=partial(_report_checkpoint, job))
+
+
+def _give_up(job: StageJob, rank: int, message: str) -> None:
+    """End this process, whose main thread cannot be told: Ray starts all workers again."""
+    logger.error(message)
+    failures.note(job.folder, failures.Failure(message=message, is_final=False), rank=rank)
+    os._exit(HANG_EXIT_CODE)
 
 
 def _prepare_worker(job: StageJob) -> None:
@@ -185,16 +233,25 @@ def _prepare_worker(job: StageJob) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
-def _report_checkpoint(engine: Engine, record: CheckpointRecord) -> None:
-    """Every rank hands its files to Ray, which copies them into one folder and waits for all ranks."""
+def _report_checkpoint(job: StageJob, engine: Engine, record: CheckpointRecord) -> None:
+    """Every rank hands its files to Ray, which copies them into one folder while the training goes on.
+
+    The last checkpoint is waited for: the model folder is made from it.
+    """
     folder = Path(tempfile.mkdtemp(prefix="longtake-checkpoint-"))
-    try:
-        write_checkpoint(engine, folder, record)
-        name = step_folder(Path(), record.step).name
-        checkpoint = Checkpoint.from_directory(str(folder))
-        ray.train.report({"step": record.step}, checkpoint=checkpoint, checkpoint_dir_name=name)
-    finally:
-        shutil.rmtree(folder)
+    write_checkpoint(engine, folder, record)
+    is_last = record.step == job.settings.steps
+    ray.train.report(
+        {"step": record.step},
+        checkpoint=Checkpoint.from_directory(str(folder)),
+        checkpoint_dir_name=step_folder(Path(), record.step).name,
+        checkpoint_upload_mode=CheckpointUploadMode.SYNC if is_last else CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=True,
+    )
+    if is_last:
+        engine.sum_over_ranks([0.0])  # the files of the other ranks are there as well
+    if engine.rank == 0:
+        prune(job.checkpoints, job.train.checkpoint)
 
 
 @contextmanager

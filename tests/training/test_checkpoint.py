@@ -7,41 +7,48 @@ from tests.training.engine import rank_worker
 from tests.training.small_dataset import CODEC, MODEL
 from training.checkpoint import (
     complete_steps,
+    load_weights,
     newest_step,
     prune,
-    refuse_other_run,
+    read_checkpoint,
+    remove_incomplete,
     restore_newest,
     start_weights,
     step_folder,
     write_checkpoint,
 )
-from training.config import ModelConfig
+from training.config import CheckpointConfig, ModelConfig
 from training.engine.plain import PlainEngine
 from training.model.weights import save_model
 from training.types import CheckpointRecord
 
 RECORD = CheckpointRecord(
-    stage="teacher", step=2, recipe_fingerprint="f", plan_hash="p", base_sha256="b", num_ranks=1, zero_stage=1
-)
+    stage="teacher", step=2, num_updates=2, val_loss=None, settings={"train.seed": 0}, plan_hash="p", base_sha256="b",
+    num_ranks=1,
+)  # fmt: skip
 
 
 def engine() -> PlainEngine:
     return PlainEngine(rank_worker.module("teacher"), rank_worker.optimizer())
 
 
-def write(checkpoints: Path, step: int) -> Path:
+def write(checkpoints: Path, step: int, val_loss: float | None = None) -> Path:
     folder = step_folder(checkpoints, step)
     folder.mkdir(parents=True)
-    write_checkpoint(engine(), folder, replace(RECORD, step=step))
+    write_checkpoint(engine(), folder, replace(RECORD, step=step, val_loss=val_loss))
     return folder
+
+
+def restore(checkpoints: Path) -> int:
+    return restore_newest(engine(), checkpoints, RECORD, allow_changed=False)
 
 
 def test_a_run_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 2)
-    cut_off = write(tmp_path, 4) / "plain.pt"
+    cut_off = write(tmp_path, 4) / "rank-00000.safetensors"
     cut_off.write_bytes(cut_off.read_bytes()[:-1])
     assert newest_step(tmp_path) == 2
-    assert restore_newest(engine(), tmp_path, RECORD) == 2
+    assert restore(tmp_path) == 2
 
 
 def test_a_checkpoint_whose_other_rank_is_missing_is_not_whole(tmp_path: Path) -> None:
@@ -52,22 +59,47 @@ def test_a_checkpoint_whose_other_rank_is_missing_is_not_whole(tmp_path: Path) -
 
 
 def test_a_run_without_a_checkpoint_begins(tmp_path: Path) -> None:
-    assert restore_newest(engine(), tmp_path, RECORD) == 0
+    assert restore(tmp_path) == 0
 
 
-def test_only_the_newest_whole_checkpoints_are_kept(tmp_path: Path) -> None:
+def kept(checkpoints: Path, **config: object) -> tuple[int, ...]:
+    prune(checkpoints, CheckpointConfig.model_validate(config))
+    return complete_steps(checkpoints)
+
+
+def test_the_newest_checkpoints_are_kept_and_the_best(tmp_path: Path) -> None:
+    for step, val_loss in ((2, 0.9), (4, 0.5), (6, None), (8, 0.7), (10, None)):
+        write(tmp_path, step, val_loss)
+    assert kept(tmp_path, keep=2) == (4, 8, 10)
+    assert kept(tmp_path, keep=1, keep_best=False) == (10,)
+
+
+def test_of_equally_good_checkpoints_the_last_is_kept(tmp_path: Path) -> None:
     for step in (2, 4, 6):
-        write(tmp_path, step)
-    (write(tmp_path, 8) / "checkpoint.json").unlink()
-    prune(tmp_path, keep=2)
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
+        write(tmp_path, step, 0.5)
+    assert kept(tmp_path, keep=1) == (6,)
 
 
-def test_a_checkpoint_of_another_run_is_refused_with_every_difference(tmp_path: Path) -> None:
-    other = replace(RECORD, step=9, plan_hash="q", num_ranks=2)
-    with pytest.raises(ValueError, match=r"plan_hash.*'p' and is 'q'; number of ranks.*1 and is 2"):
-        refuse_other_run(tmp_path, RECORD, other)
-    refuse_other_run(tmp_path, RECORD, replace(RECORD, step=9))
+def test_one_that_is_being_written_is_not_in_the_way_until_nobody_writes(tmp_path: Path) -> None:
+    whole, cut_off = write(tmp_path, 2), write(tmp_path, 4)
+    (cut_off / "checkpoint.json").unlink()
+    prune(tmp_path, CheckpointConfig(keep=1))
+    assert cut_off.is_dir()
+    remove_incomplete(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_a_checkpoint_of_another_version_says_so(tmp_path: Path) -> None:
+    record = write(tmp_path, 2) / "checkpoint.json"
+    record.write_text(record.read_text().replace("num_updates", "updates"))
+    with pytest.raises(ValueError, match="another version of longtake"):
+        read_checkpoint(record.parent)
+
+
+def test_weights_of_a_checkpoint_need_the_frozen_ones_that_it_began_with(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    with pytest.raises(ValueError, match="not of a stage that began from these weights"):
+        load_weights(start_weights(MODEL, CODEC, init=None, seed=1), folder, "live")
 
 
 def test_a_model_of_another_size_is_no_beginning(tmp_path: Path) -> None:

@@ -201,11 +201,10 @@ def test_any_number_of_ranks_trains_on_the_same_batches_and_random_numbers(
         assert len(set(backwards_per_rank(step, num_ranks))) == 1  # like segment counts: no rank waits for another
 
 
-def test_the_plan_hash_follows_the_clips_and_the_settings() -> None:
+def test_the_plan_hash_follows_the_clips_whatever_their_order() -> None:
     clips = rows([1, 2])
-    assert plan_hash(clips, seed=0) == plan_hash(clips[::-1], seed=0)
-    assert plan_hash(clips, seed=0) != plan_hash(clips[:1], seed=0)
-    assert plan_hash(clips, seed=0) != plan_hash(clips, seed=1)
+    assert plan_hash(clips) == plan_hash(clips[::-1])
+    assert plan_hash(clips) != plan_hash(clips[:1])
 
 
 def test_a_dataset_without_training_clips_says_so() -> None:

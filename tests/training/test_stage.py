@@ -1,16 +1,19 @@
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from training import checkpoint
 from training.checkpoint import step_folder, write_checkpoint
 from training.config import MemoryConfig, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
 from training.model.presets import build_model
-from training.model.weights import load_model, read_record
-from training.run_folder import finished, prepare_job, summarize, write_summary
+from training.model.weights import load_model, read_record, weights_sha256
+from training.nonfinite import NonFiniteError
+from training.run_folder import export_stage, finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, StageName, run_stage
 from training.types import CheckpointRecord, StageSummary
 
@@ -29,7 +32,7 @@ def prepare(
 def run(job: StageJob, *, killed_after: int | None = None) -> StageSummary:
     def save(engine: Engine, record: CheckpointRecord) -> None:
         folder = step_folder(job.checkpoints, record.step)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint(engine, folder, record)
         if record.step == killed_after:
             raise Killed
@@ -164,8 +167,88 @@ def test_a_model_that_is_not_there_is_refused(dataset: Path, tmp_path: Path) -> 
 
 def test_a_stage_that_was_begun_with_other_settings_is_refused(dataset: Path, teacher: StageJob) -> None:
     other = train_config(seed=6)
-    with pytest.raises(ValueError, match="clips, seed or order"):
+    with pytest.raises(ValueError, match=r"train\.seed was 5 and is 6"):
         prepare(teacher.folder.parent, "teacher", dataset, other)
+
+
+def test_a_killed_stage_goes_on_with_another_learning_rate_if_it_is_told(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset), killed_after=2)
+    teacher = {**train_config().teacher.model_dump(), "optimizer": {"learning_rate": 2e-3}}
+    with pytest.raises(ValueError, match=r"train.teacher.optimizer.learning_rate was 0.001 and is 0.002"):
+        prepare(tmp_path, "teacher", dataset, train_config(teacher=teacher))
+    told = train_config(teacher=teacher, checkpoint={"every_steps": 2, "allow_changed": True})
+    job = prepare(tmp_path, "teacher", dataset, told)
+    run(job)
+    rates = {step: metrics["learning_rate"] for step, metrics in job.metrics_log.read().items() if step}
+    assert rates == {step: 1e-3 if step <= 2 else 2e-3 for step in range(1, 7)}
+
+
+def test_an_average_is_validated_kept_over_a_kill_and_exported(dataset: Path, tmp_path: Path) -> None:
+    averaged = train_config(ema_decay=0.5, model_weights="ema")
+    whole, killed = (
+        prepare(tmp_path / "a", "teacher", dataset, averaged),
+        prepare(tmp_path / "b", "teacher", dataset, averaged),
+    )
+    summary = run(whole)
+    with pytest.raises(Killed):
+        run(killed, killed_after=2)
+    assert run(killed).weights_sha256 == summary.weights_sha256
+    live, average = tmp_path / "live", tmp_path / "average"
+    export_stage(tmp_path / "a", "teacher", live, weights="live", step=None)
+    export_stage(tmp_path / "a", "teacher", average, weights="ema", step=None)
+    assert read_record(average).weights_sha256 == summary.weights_sha256
+    assert read_record(live).weights_sha256 != summary.weights_sha256
+
+
+def test_the_live_weights_are_those_of_a_run_without_an_average(
+    dataset: Path, teacher: StageJob, tmp_path: Path
+) -> None:
+    job = prepare(tmp_path, "teacher", dataset, train_config(ema_decay=0.5))
+    run(job)
+    assert read_record(job.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
+    assert job.metrics_log.read()[6]["val_loss"] != teacher.metrics_log.read()[6]["val_loss"]
+
+
+def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset), killed_after=4)
+    export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=2)
+    model, record = load_model(tmp_path / "out", dtype=torch.float32)
+    assert record.weights_sha256 == weights_sha256(model.state_dict())
+    with pytest.raises(ValueError, match=r"no complete checkpoint of step 3 .* there are \[2, 4\]"):
+        export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=3)
+    with pytest.raises(ValueError, match="holds no moving average"):
+        export_stage(tmp_path, "teacher", tmp_path / "out", weights="ema", step=2)
+
+
+def test_a_clip_whose_loss_overflows_ends_the_stage_or_is_left_out_and_counted(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "dataset", spoiled=("clip00",))
+    with pytest.raises(NonFiniteError, match=r"loss of step \d is (nan|inf) \(clips .*clip00.*skip_nonfinite"):
+        run(prepare(tmp_path / "a", "teacher", dataset))
+    job = prepare(tmp_path / "b", "teacher", dataset, train_config(skip_nonfinite=True))
+    run(job)
+    metrics = job.metrics_log.read()
+    assert 0 < sum(values.get("skipped", 0) for values in metrics.values()) < 6
+    assert all(torch.isfinite(weight).all() for weight in weights(job).values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    dataset: Path, teacher: StageJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(tmp_path, "teacher", dataset)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(Killed):
+        run(job, killed_after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_fragments", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(job)
+    run(job)
+    assert read_record(job.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
 
 
 def test_more_steps_lengthen_a_finished_teacher(dataset: Path, teacher: StageJob) -> None:

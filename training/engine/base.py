@@ -1,16 +1,16 @@
 """What the training loop needs from an engine, and what all engines share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from training.config import OptimizerConfig
+from training.engine.fragments import MOMENTS, WEIGHT, Fragment
 from training.objectives.base import Objective, SegmentTask
 from training.types import StepOutput
 
@@ -24,9 +24,11 @@ class StepStats:
 
     Attributes:
         grad_norm: Norm of the whole gradient before clipping; None where the engine does not compute it.
+        applied: False if the gradient was not finite, and the weights stayed as they were.
     """
 
     grad_norm: float | None
+    applied: bool
 
 
 class Engine(Protocol):
@@ -75,23 +77,38 @@ class Engine(Protocol):
         ...
 
     def step(self, learning_rate: float) -> StepStats:
-        """Clip, update, and clear the gradient."""
+        """Clip, update, and clear the gradient; a gradient that is not finite updates nothing."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the gradient without a step; all ranks must call it."""
         ...
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the ranks; every rank must call it with as many."""
         ...
 
-    def whole_parameters(self) -> AbstractContextManager[None]:
-        """Inside, every parameter of the module is whole on every rank; all ranks must enter."""
+    @property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """What this rank's optimizer holds; the ranks together hold every element of every trained parameter."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's share of weights and optimizer; all ranks must call it. Frozen weights are left out."""
+    @property
+    def replicated(self) -> bool:
+        """True if every rank holds the same fragments, so that a checkpoint needs those of one."""
         ...
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote, on as many ranks; all ranks must call it."""
+    @property
+    def num_updates(self) -> int:
+        """Updates that AdamW has made, which its bias correction counts."""
+        ...
+
+    def restore_num_updates(self, num_updates: int) -> None:
+        """Go on counting from here."""
+        ...
+
+    def publish(self) -> None:
+        """Compute with what the fragments hold now, after they were written to; all ranks must call it."""
         ...
 
 
@@ -112,6 +129,38 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, eps=1e-8
+    )
+
+
+def begin_moments(optimizer: torch.optim.Optimizer, tensors: Iterable[Tensor]) -> None:
+    """Give AdamW the zero moments of these tensors, which it would make at its first step."""
+    for tensor in tensors:
+        moments = {name: torch.zeros_like(tensor, requires_grad=False) for name in MOMENTS}
+        optimizer.state[tensor] = {"step": torch.tensor(0.0), **moments}
+
+
+def count_updates(optimizer: torch.optim.Optimizer) -> int:
+    """Updates that AdamW has made; the same for all its tensors."""
+    return int(next(iter(optimizer.state.values()))["step"])
+
+
+def set_updates(optimizer: torch.optim.Optimizer, num_updates: int) -> None:
+    """Make AdamW go on counting from here."""
+    for state in optimizer.state.values():
+        state["step"].fill_(float(num_updates))
+
+
+def replicated_fragments(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Fragment, ...]:
+    """The fragments of an optimizer that updates the module's own parameters: each is whole."""
+    return tuple(
+        Fragment(
+            name=name,
+            start=0,
+            tensors={WEIGHT: parameter.detach().view(-1)}
+            | {moment: optimizer.state[parameter][moment].view(-1) for moment in MOMENTS},
+        )
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
     )
 
 

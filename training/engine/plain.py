@@ -1,18 +1,23 @@
 """One process, no DeepSpeed: the reference that the others are held to."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from training.config import OptimizerConfig
-from training.engine.base import StepStats, make_optimizer
+from training.engine.base import (
+    StepStats,
+    begin_moments,
+    count_updates,
+    make_optimizer,
+    replicated_fragments,
+    set_updates,
+)
+from training.engine.fragments import Fragment
 from training.objectives.base import Objective, ObjectiveModule, SegmentTask
 from training.types import StepOutput
-
-CHECKPOINT_FILE = "plain.pt"
 
 
 class PlainEngine:
@@ -21,13 +26,16 @@ class PlainEngine:
     rank = 0
     num_ranks = 1
     forwards_must_match = False
+    replicated = True
 
     def __init__(self, module: ObjectiveModule, config: OptimizerConfig) -> None:
         """Trains the parameters of the module that require a gradient."""
         self._module = module
-        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._trained = [p for p in module.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(module, config)
         self._clip_norm = config.clip_norm or float("inf")
+        begin_moments(self._optimizer, self._trained)
+        self._fragments = replicated_fragments(module, self._optimizer)
 
     @property
     def device(self) -> torch.device:
@@ -46,33 +54,40 @@ class PlainEngine:
     def accumulate(self, backwards_per_rank: Sequence[int]) -> Iterator[None]:
         """Clear the gradient; a parameter that no loss touches has gradient zero, as under ZeRO."""
         assert len(backwards_per_rank) == 1
-        for parameter in self._trained.values():
+        for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
         yield
 
     def step(self, learning_rate: float) -> StepStats:
         """Clip and update."""
-        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
+        if not norm.isfinite():
+            return StepStats(grad_norm=float(norm), applied=False)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        return StepStats(grad_norm=float(norm))
+        return StepStats(grad_norm=float(norm), applied=True)
+
+    def discard(self) -> None:
+        """The next step clears it."""
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """The values themselves."""
         return list(values)
 
-    def whole_parameters(self) -> AbstractContextManager[None]:
-        """They always are."""
-        return nullcontext()
+    @property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """All, whole."""
+        return self._fragments
 
-    def save(self, folder: Path) -> None:
-        """Trained weights and the optimizer."""
-        weights = {name: p.detach() for name, p in self._trained.items()}
-        torch.save({"weights": weights, "optimizer": self._optimizer.state_dict()}, folder / CHECKPOINT_FILE)
+    @property
+    def num_updates(self) -> int:
+        """Of AdamW."""
+        return count_updates(self._optimizer)
 
-    def load(self, folder: Path) -> None:
-        """What `save` wrote."""
-        state = torch.load(folder / CHECKPOINT_FILE, map_location=self.device, weights_only=True)
-        self._module.load_state_dict(state["weights"], strict=False)
-        self._optimizer.load_state_dict(state["optimizer"])
+    def restore_num_updates(self, num_updates: int) -> None:
+        """Of AdamW."""
+        set_updates(self._optimizer, num_updates)
+
+    def publish(self) -> None:
+        """The fragments are the module's parameters."""

@@ -7,8 +7,7 @@ hang ZeRO-3; an unset `gradient_clipping` clips at 1.0; the CPU backend compiles
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,12 +15,25 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.config import EngineConfig, OptimizerConfig
-from training.engine.base import StepStats, make_optimizer
+from training.engine.base import (
+    StepStats,
+    begin_moments,
+    count_updates,
+    make_optimizer,
+    replicated_fragments,
+    set_updates,
+)
+from training.engine.fragments import Fragment
+from training.engine.partitions import (
+    begin_partitioned_moments,
+    drop_gradient,
+    forget_last_gradient,
+    partitioned_fragments,
+    publish_partitions,
+)
+from training.engine.watchdog import Pulse
 from training.objectives.base import Objective, ObjectiveModule, SegmentTask
 from training.types import StepOutput
-
-TAG = "zero"
-"""DeepSpeed's name of the only checkpoint in a folder."""
 
 
 def refuse_unsafe(zero_stage: int, backwards_per_rank: Sequence[int]) -> None:
@@ -54,6 +66,18 @@ class ZeroEngine:
         self._module = module
         self._engine = _initialize(module, engine, optimizer)
         self._backwards_left = 0
+        self.pulse = Pulse()
+        self._begin_moments()
+
+    def _begin_moments(self) -> None:
+        zero = self._engine.optimizer
+        if self._zero_stage == 0:
+            begin_moments(zero, (p for p in self._module.parameters() if p.requires_grad))
+            self._adam, self._fragments = zero, replicated_fragments(self._module, zero)
+            return
+        begin_partitioned_moments(zero, self._zero_stage)
+        self._adam = zero.optimizer
+        self._fragments = partitioned_fragments(self._module, zero, self._zero_stage, self.rank)
 
     @property
     def rank(self) -> int:
@@ -77,70 +101,95 @@ class ZeroEngine:
 
     def forward(self, objective: Objective, task: SegmentTask) -> StepOutput:
         """One segment."""
-        return self._engine(objective, task)[1]
+        with self.pulse.meeting() if self.forwards_must_match else nullcontext():
+            return self._engine(objective, task)[1]
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of this loss; times the number of ranks, because DeepSpeed averages over them."""
         self._backwards_left -= 1
+        is_last = self._backwards_left == 0
         if self._zero_stage == 0:
-            self._engine.set_gradient_accumulation_boundary(self._backwards_left == 0)
-        self._engine.backward(loss * self.num_ranks, scale_wrt_gas=False)
+            self._engine.set_gradient_accumulation_boundary(is_last)
+        with self.pulse.meeting() if is_last or self.forwards_must_match else nullcontext():
+            self._engine.backward(loss * self.num_ranks, scale_wrt_gas=False)
 
     @contextmanager
     def accumulate(self, backwards_per_rank: Sequence[int]) -> Iterator[None]:
         """One reduction over the ranks for all backward passes inside."""
         refuse_unsafe(self._zero_stage, backwards_per_rank)
-        self._forget_last_step()
+        if self._zero_stage > 0:
+            forget_last_gradient(self._engine.optimizer, self._zero_stage)
         self._backwards_left = backwards_per_rank[self.rank]
         if self._zero_stage == 0 or max(backwards_per_rank) == 1:
             yield
         else:
-            with self._engine.coalesce_grad_reduction():
-                yield
+            yield from self._coalesced()
         assert self._backwards_left == 0, f"{self._backwards_left} backward passes are missing"
 
-    def _forget_last_step(self) -> None:
-        """Clear ZeRO-3's gradients: one that this step does not touch would otherwise keep the last step's.
-
-        Measured: teacher forcing with a step whose memory is unused is off by 1 % of the largest gradient without it.
-        """
-        if self._zero_stage == 3:
-            self._engine.optimizer.grad_partitions_flat_buffer.zero_()
+    def _coalesced(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self._engine.coalesce_grad_reduction())
+            yield
+            with self.pulse.meeting():
+                stack.close()
 
     def step(self, learning_rate: float) -> StepStats:
         """Clip and update, all ranks together."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._engine.step()
+        with self.pulse.meeting():
+            applied = self._take_step()
         norm = self._engine.get_global_grad_norm()
-        return StepStats(grad_norm=None if norm is None else float(norm))
+        return StepStats(grad_norm=None if norm is None else float(norm), applied=applied)
+
+    def _take_step(self) -> bool:
+        """False if the gradient was not finite: ZeRO's optimizers find that out, AdamW alone would not."""
+        if self._zero_stage == 0 and not all(gradient.isfinite().all() for gradient in self._gradients()):
+            return False
+        self._engine.step()
+        return self._engine.was_step_applied()
+
+    def _gradients(self) -> Iterator[Tensor]:
+        return (p.grad for p in self._module.parameters() if p.grad is not None)
+
+    def discard(self) -> None:
+        """Forget the gradient."""
+        if self._zero_stage == 0:
+            self._engine.zero_grad()
+        else:
+            drop_gradient(self._engine.optimizer, self._zero_stage)
 
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """One all-reduce, in double precision."""
         total = torch.tensor(values, device=self.device, dtype=torch.float64)
-        dist.all_reduce(total)
-        return total.tolist()
+        with self.pulse.meeting():
+            dist.all_reduce(total)
+            return total.tolist()
 
-    def whole_parameters(self) -> AbstractContextManager[None]:
-        """Gathers what ZeRO-3 has partitioned."""
-        from deepspeed.runtime.zero import GatheredParameters
+    @property
+    def fragments(self) -> tuple[Fragment, ...]:
+        """All parameters, or this rank's partition of them."""
+        return self._fragments
 
-        return GatheredParameters(list(self._module.parameters()), enabled=self._zero_stage == 3)
+    @property
+    def replicated(self) -> bool:
+        """ZeRO-0 partitions nothing."""
+        return self._zero_stage == 0
 
-    def save(self, folder: Path) -> None:
-        """One file a rank, and rank 0's weights; named so that the ranks' files can lie in one folder."""
-        self._engine.save_checkpoint(str(folder), tag=TAG, exclude_frozen_parameters=True)
+    @property
+    def num_updates(self) -> int:
+        """Of AdamW."""
+        return count_updates(self._adam)
 
-    def load(self, folder: Path) -> None:
-        """What `save` wrote, on as many ranks.
+    def restore_num_updates(self, num_updates: int) -> None:
+        """Of AdamW."""
+        set_updates(self._adam, num_updates)
 
-        Raises:
-            ValueError: If there is no checkpoint in the folder.
-        """
-        # not strict: frozen weights are not in it
-        path, _ = self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
-        if path is None:
-            raise ValueError(f"no DeepSpeed checkpoint in {folder}")
+    def publish(self) -> None:
+        """Gather the partitions."""
+        if self._zero_stage > 0:
+            with self.pulse.meeting():
+                publish_partitions(self._engine.optimizer, self._zero_stage)
 
 
 def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: OptimizerConfig) -> Any:  # noqa: ANN401
@@ -148,15 +197,22 @@ def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: Optimi
     wrapped, *_ = deepspeed.initialize(
         model=module, optimizer=make_optimizer(module, optimizer), config=_deepspeed_config(engine, optimizer)
     )
+    if engine.zero_stage in (1, 2):
+        # DeepSpeed sets it from the fp16 and bf16 settings alone: in fp32 a gradient of NaN would reach the weights
+        wrapped.optimizer.check_grad_overflow = True
     return wrapped
 
 
 def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig) -> dict[str, object]:
+    zero: dict[str, object] = {"stage": engine.zero_stage}
+    if engine.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": engine.use_gpu}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": optimizer.clip_norm,
-        "zero_optimization": {"stage": engine.zero_stage},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # AdamW of torch, offloaded or not: the same numbers
         "bf16": {"enabled": engine.dtype == "bf16"},
         "steps_per_print": sys.maxsize,
     }

@@ -40,6 +40,9 @@ class SegmentTask:
     rope_mode: RopeMode
 
 
+MODEL_PREFIX = "model."
+"""What `ObjectiveModule` puts before the names of the model's parameters."""
+
 Objective = Callable[[MemoryPackTransformer3DModel, SegmentTask], StepOutput]
 """(model, segment) to its loss, and the context of the next segment if there is one."""
 

@@ -1,29 +1,39 @@
-"""One rank of a two-rank run, started by test_zero.py in a process of its own: python rank_worker.py RANK PORT OUT CASES."""
+"""One rank, started by test_zero.py in a process of its own: python rank_worker.py RANK NUM_RANKS PORT OUT CASES.
+
+A case is (kind, plan, ZeRO stage, engine settings); each leaves results under its name, and files in a folder of it.
+"""
 
 import json
 import os
 import sys
-import traceback
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from preprocessing.samples import CodecRecord
+from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import EngineConfig, FlowConfig, MemoryConfig, ModelConfig, OptimizerConfig
 from training.engine.base import Engine, freeze_all_but_head
+from training.engine.ema import Ema
+from training.engine.fragments import StoredFragments, load_fragments
+from training.engine.watchdog import watch
 from training.engine.zero import ZeroEngine
 from training.loop import StageSettings, train_step
 from training.model.presets import build_model
-from training.objectives.base import ObjectiveModule
+from training.nonfinite import NonFiniteError
+from training.objectives.base import ObjectiveModule, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
-from training.order import keyed_normals, stacks_of_rank
-from training.types import ClipRow, Condition, GlobalStep, RandomKey, SegmentBatch
+from training.order import backwards_per_rank, keyed_normals, stacks_of_rank
+from training.types import CheckpointRecord, ClipRow, Condition, GlobalStep, RandomKey, SegmentBatch
 
-NUM_RANKS = 2
+HANG_EXIT_CODE = 70
 CODEC = CodecRecord(
     codec_id="tiny", latent_channels=4, spatial_stride=8, text_dim=16, text_tokens=6, pooled_dim=8, image_dim=12,
     image_tokens=5, weights_sha256="0" * 64, options={},
@@ -40,7 +50,7 @@ def direct_plan() -> list[GlobalStep]:
     clips, num_segments = (clip(0, 3), clip(1, 5)), (3, 5)
     return [
         GlobalStep(step=k, clips=clips, num_segments=num_segments, segment_index=None, use_memory=True)
-        for k in range(2)
+        for k in range(4)
     ]
 
 
@@ -48,13 +58,21 @@ def even_plan() -> list[GlobalStep]:
     """As many segments on either rank."""
     return [
         GlobalStep(step=k, clips=(clip(0, 3), clip(1, 3)), num_segments=(3, 3), segment_index=None, use_memory=True)
-        for k in range(2)
+        for k in range(4)
     ]
 
 
 def teacher_plan() -> list[GlobalStep]:
     """n and memory dropout that change the graph from step to step."""
-    clips = tuple(clip(i, 4) for i in range(4))
+    return _teacher_steps(tuple(clip(i, 4) for i in range(4)))
+
+
+def mixed_plan() -> list[GlobalStep]:
+    """Teacher forcing on clips of two sizes: one rank has two batches, the other one."""
+    return _teacher_steps((clip(0, 4), replace(clip(1, 4), width_px=96), clip(2, 4), clip(3, 4)))
+
+
+def _teacher_steps(clips: tuple[ClipRow, ...]) -> list[GlobalStep]:
     drawn = [(2, True), (0, True), (3, False), (3, True)]
     return [
         GlobalStep(step=k, clips=clips, num_segments=(n + 1,) * 4, segment_index=n, use_memory=use_memory)
@@ -62,7 +80,7 @@ def teacher_plan() -> list[GlobalStep]:
     ]
 
 
-PLANS = {"direct": direct_plan, "even": even_plan, "teacher": teacher_plan}
+PLANS = {"direct": direct_plan, "even": even_plan, "teacher": teacher_plan, "mixed": mixed_plan}
 
 
 def batches(step: GlobalStep, rank: int, num_ranks: int) -> list[SegmentBatch]:
@@ -86,10 +104,15 @@ def _batch(step: GlobalStep, positions: tuple[int, ...]) -> SegmentBatch:
     )  # fmt: skip
 
 
-def settings(stage: str) -> StageSettings:
+def is_teacher(plan: str) -> bool:
+    return plan in ("teacher", "mixed")
+
+
+def settings(plan: str) -> StageSettings:
     return StageSettings(
-        name=stage, objective=teacher_forcing if stage == "teacher" else direct_forcing, seed=3, num_steps=4,
+        name=plan, objective=teacher_forcing if is_teacher(plan) else direct_forcing, seed=3, num_steps=4,
         flow=FlowConfig(), rope_mode="relative_start", optimizer=optimizer(), save_every=9, validate_every=9,
+        skip_nonfinite=False,
     )  # fmt: skip
 
 
@@ -97,78 +120,213 @@ def optimizer() -> OptimizerConfig:
     return OptimizerConfig(learning_rate=1e-3, clip_norm=0.0)
 
 
-def module(stage: str) -> ObjectiveModule:
+def module(plan: str) -> ObjectiveModule:
     model = build_model(MODEL, CODEC, device="cpu", seed=0)
-    if stage != "teacher":
+    if not is_teacher(plan):
         freeze_all_but_head(model)
     return ObjectiveModule(model)
 
 
-def run_case(stage: str, zero_stage: int, dtype: str, out: Path) -> dict[str, object]:
-    """Gradients of every step as one file, losses returned; the optimizer steps in between."""
+def spoiled(batch: SegmentBatch) -> SegmentBatch:
+    """A NaN in the clip at position 1."""
+    latents = batch.latents_BCTHW.clone()
+    latents[[i for i, position in enumerate(batch.positions) if position == 1]] = float("nan")
+    return replace(batch, latents_BCTHW=latents)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One engine on this rank, and what it is taken through."""
+
+    plan: str
+    zero_stage: int
+    settings: Mapping[str, object]
+    folder: Path
+
+    def engine(self) -> tuple[ZeroEngine, ObjectiveModule]:
+        wrapped = module(self.plan)
+        config = EngineConfig.model_validate(
+            {"num_workers": dist.get_world_size(), "zero_stage": self.zero_stage, **self.settings}
+        )
+        return ZeroEngine(wrapped, config, optimizer()), wrapped
+
+    def steps(self) -> list[GlobalStep]:
+        return PLANS[self.plan]()
+
+    def accumulate(self, engine: Engine, step: GlobalStep) -> float:
+        return train_step(engine, settings(self.plan), step, batches(step, engine.rank, engine.num_ranks))
+
+    def take(self, engine: Engine, step: GlobalStep) -> float:
+        loss = self.accumulate(engine, step)
+        assert engine.step(1e-3).applied
+        return loss
+
+    def keep_gradients(self, engine: Engine, wrapped: ObjectiveModule, name: str) -> None:
+        """Gathers them on all ranks; rank 0 writes."""
+        gradients = {n: full_gradient(p, self.zero_stage) for n, p in wrapped.named_parameters() if p.requires_grad}
+        if engine.rank == 0:
+            save_file(gradients, self.folder / f"{name}.safetensors")
+
+
+def full_gradient(parameter: nn.Parameter, zero_stage: int) -> Tensor:
     from deepspeed.utils import safe_get_full_grad
 
-    wrapped = module(stage)
-    config = EngineConfig.model_validate({"num_workers": NUM_RANKS, "zero_stage": zero_stage, "dtype": dtype})
-    engine: Engine = ZeroEngine(wrapped, config, optimizer())
-    losses, gradients = [], {}
-    for step in PLANS[stage]():
-        losses.append(train_step(engine, settings(stage), step, batches(step, engine.rank, engine.num_ranks)))
-        for name, parameter in wrapped.named_parameters():
-            if parameter.requires_grad:
-                gradient = parameter.grad if zero_stage == 0 else safe_get_full_grad(parameter)
-                gradients[f"{step.step} {name}"] = torch.zeros(1) if gradient is None else gradient.float().clone()
+    gradient = parameter.grad if zero_stage == 0 else safe_get_full_grad(parameter)
+    return torch.zeros(1) if gradient is None else gradient.float().clone()
+
+
+def gradients_case(case: Case) -> dict[str, object]:
+    """Gradients of every step as a file each; the optimizer steps in between."""
+    engine, wrapped = case.engine()
+    losses = []
+    for step in case.steps():
+        losses.append(case.accumulate(engine, step))
+        case.keep_gradients(engine, wrapped, str(step.step))
         engine.step(1e-3)
-    if engine.rank == 0:
-        save_file(gradients, out / f"{stage}-{zero_stage}-{dtype}.safetensors")
     return {"losses": losses}
 
 
-def resume_case(stage: str, zero_stage: int, folder: Path) -> dict[str, object]:
-    """The largest difference in any weight between two steps, and two steps with a checkpoint in between."""
-    config = EngineConfig.model_validate({"num_workers": NUM_RANKS, "zero_stage": zero_stage})
-    first, second = PLANS[stage]()[:2]
-    whole, resumed = module(stage), module(stage)
-    engine = ZeroEngine(whole, config, optimizer())
-    _step(engine, stage, first)
+def average_case(case: Case) -> dict[str, object]:
+    """Two steps with a moving average: the loss of a third with it and, after that, without."""
+    engine, _ = case.engine()
+    ema = Ema(engine, decay=0.5)
+    first, second, third, *_ = case.steps()
+    for step in (first, second):
+        case.take(engine, step)
+        ema.update(step.step + 1)
+    keep(engine, case.folder)
+    with ema.swapped():
+        averaged = case.accumulate(engine, third)
+        engine.discard()
+    return {"averaged": averaged, "live": case.accumulate(engine, third)}
+
+
+def spoiled_case(case: Case) -> dict[str, object]:
+    """A step, one that has a NaN in it, and the gradient of a third."""
+    engine, wrapped = case.engine()
+    first, second, third, *_ = case.steps()
+    case.take(engine, first)
+    message = ""
+    try:
+        ours = [spoiled(batch) for batch in batches(second, engine.rank, engine.num_ranks)]
+        train_step(engine, settings(case.plan), second, ours)
+    except NonFiniteError as error:
+        message = str(error)
+    engine.discard()
+    case.accumulate(engine, third)
+    case.keep_gradients(engine, wrapped, "third")
+    return {"message": message}
+
+
+def poisoned_case(case: Case) -> dict[str, object]:
+    """A step whose loss is finite and whose gradient is not, and the loss of the next."""
+    engine, _ = case.engine()
+    first, second, *_ = case.steps()
+    with engine.accumulate(backwards_per_rank(first, engine.num_ranks)):
+        for batch in batches(first, engine.rank, engine.num_ranks):
+            output = engine.forward(teacher_forcing, validation_task(case, first, batch))
+            engine.backward(output.loss * float("inf"))
+    applied = engine.step(1e-3).applied
+    engine.discard()
+    return {"applied": applied, "loss": case.accumulate(engine, second)}
+
+
+def validation_task(case: Case, step: GlobalStep, batch: SegmentBatch) -> SegmentTask:
+    used = settings(case.plan)
+    return SegmentTask(
+        batch=batch, segment_index=0, context=None, use_memory=False, use_history=True,
+        key=RandomKey(seed=0, stage="poison", step=step.step), flow=used.flow, rope_mode=used.rope_mode,
+    )  # fmt: skip
+
+
+def resume_case(case: Case) -> dict[str, object]:
+    """A step and a checkpoint, then two steps: straight on, and by a new engine that begins at the checkpoint."""
+    engine, _ = case.engine()
+    first, *others = case.steps()[:3]
+    losses = [case.take(engine, first)]
+    keep(engine, case.folder)
+    losses += [case.take(engine, step) for step in others]
+    keep(engine, case.folder / "straight")
+    again = resumed(case)
+    for step in others:
+        case.take(again, step)
+    keep(again, case.folder / "resumed")
+    return {"losses": losses}
+
+
+def go_on_case(case: Case) -> dict[str, object]:
+    """What any number of ranks left in the folder, kept again as soon as it is loaded; then the next step."""
+    engine = resumed(case)
+    keep(engine, case.folder / f"loaded-by-{engine.num_ranks}")
+    loss = case.take(engine, case.steps()[engine.num_updates])
+    keep(engine, case.folder / f"next-by-{engine.num_ranks}")
+    return {"loss": loss}
+
+
+def keep(engine: Engine, folder: Path) -> None:
+    """A checkpoint of all ranks."""
     folder.mkdir(exist_ok=True)
-    engine.save(folder)
+    write_checkpoint(engine, folder, record(engine))
     dist.barrier()
-    _step(engine, stage, second)
-    again = ZeroEngine(resumed, config, optimizer())
-    again.load(folder)
-    _step(again, stage, second)
-    with engine.whole_parameters(), again.whole_parameters():
-        pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
-        return {"difference": max(float((a - b).abs().max()) for a, b in pairs)}
 
 
-def _step(engine: Engine, stage: str, step: GlobalStep) -> None:
-    train_step(engine, settings(stage), step, batches(step, engine.rank, engine.num_ranks))
-    engine.step(1e-3)
+def resumed(case: Case) -> Engine:
+    """A new engine at the checkpoint in the folder of the case."""
+    engine, _ = case.engine()
+    stored = read_checkpoint(case.folder)
+    load_fragments(StoredFragments(case.folder, num_ranks=stored.num_ranks), engine.fragments)
+    engine.restore_num_updates(stored.num_updates)
+    engine.publish()
+    return engine
 
 
-def main(rank: int, port: int, out: Path, cases: list[tuple[str, int, str]]) -> None:
+def hang_case(case: Case) -> dict[str, object]:
+    """One rank sleeps before its second step."""
+    engine, _ = case.engine()
+    note = case.folder / f"hang-{engine.rank}"
+    guard = watch(
+        engine.pulse, case.folder / "heartbeats", rank=engine.rank, num_ranks=engine.num_ranks, timeout_s=3.0,
+        on_hang=lambda message: (note.write_text(message), os._exit(HANG_EXIT_CODE)),
+    )  # fmt: skip
+    with guard:
+        for step in case.steps()[:2]:
+            if step.step == 1 and engine.rank == 1:
+                time.sleep(600)
+            case.take(engine, step)
+    return {}
+
+
+KINDS = {
+    "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "poisoned": poisoned_case,
+    "resume": resume_case, "go_on": go_on_case, "hang": hang_case,
+}  # fmt: skip
+
+
+def record(engine: Engine) -> CheckpointRecord:
+    return CheckpointRecord(
+        stage="teacher", step=engine.num_updates, num_updates=engine.num_updates, val_loss=None, settings={},
+        plan_hash="", base_sha256="", num_ranks=engine.num_ranks,
+    )  # fmt: skip
+
+
+def run_case(kind: str, plan: str, zero_stage: int, settings: Mapping[str, object], folder: Path) -> dict[str, object]:
+    folder.mkdir(exist_ok=True)
+    try:
+        return KINDS[kind](Case(plan, zero_stage, settings, folder))
+    except ValueError as error:
+        return {"refused": str(error)}
+
+
+def main(rank: int, num_ranks: int, port: int, out: Path, cases: Mapping[str, tuple[str, str, int, dict]]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(NUM_RANKS), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(num_ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     dist.init_process_group("gloo")
-    results = {}
-    for stage, zero_stage, dtype in cases:
-        name, resume = f"{stage}-{zero_stage}-{dtype}", dtype == "resume"
-        try:
-            results[name] = (
-                resume_case(stage, zero_stage, out / name) if resume else run_case(stage, zero_stage, dtype, out)
-            )
-        except ValueError as error:
-            results[name] = {"refused": str(error)}
-        except Exception:
-            traceback.print_exc()
-            raise
+    results = {name: run_case(*case, out / name) for name, case in cases.items()}
     (out / f"results-{rank}.json").write_text(json.dumps(results))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), [tuple(case) for case in json.loads(sys.argv[4])])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), json.loads(sys.argv[5]))

@@ -1,3 +1,5 @@
+"""Two ranks of DeepSpeed against one process of plain torch, for every ZeRO stage."""
+
 import json
 import socket
 import subprocess
@@ -11,13 +13,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training.engine import rank_worker
+from training.engine.ema import Ema
+from training.engine.fragments import EMA, WEIGHT, StoredFragments
 from training.engine.plain import PlainEngine
 from training.engine.zero import refuse_unsafe
 from training.loop import StageSettings, train_step
+from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule, SegmentTask
 from training.types import GlobalStep, RandomKey
 
-DEADLINE_S = 240
+DEADLINE_S = 300
+
+Case = tuple[str, str, int, Mapping[str, object]]
+"""Kind, plan, ZeRO stage, engine settings."""
+
+ZERO_STAGES = (0, 1, 2, 3)
+EXACT = [
+    *(("teacher", stage) for stage in ZERO_STAGES),
+    *(("even", stage) for stage in ZERO_STAGES),
+    *((plan, stage) for plan in ("direct", "mixed") for stage in (0, 1, 2)),
+]
+"""Plans and ZeRO stages whose gradient is that of one process."""
+
+REFUSED = [("direct", 3), ("mixed", 3)]
+OFFLOADED = [(plan, stage) for plan in ("teacher", "even") for stage in (1, 2, 3)]
+IN_BF16 = [("direct", 1), ("direct", 2), ("teacher", 1), ("teacher", 2), ("teacher", 3)]
+BOTH_STAGES = [(plan, stage) for plan in ("teacher", "even") for stage in ZERO_STAGES]
 
 
 def free_port() -> int:
@@ -26,80 +47,235 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_two_ranks(out: Path, cases: list[tuple[str, int, str]]) -> Mapping[str, Mapping[str, object]]:
-    """Runs the cases on two gloo ranks; both are killed if they don't end in time."""
+def start_ranks(out: Path, cases: Mapping[str, Case], num_ranks: int) -> list[subprocess.Popen[bytes]]:
     port, script = free_port(), Path(rank_worker.__file__)
-    ranks = [
+    return [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(port), str(out), json.dumps(cases)],
+            [sys.executable, str(script), str(rank), str(num_ranks), str(port), str(out), json.dumps(cases)],
             env={"PYTHONPATH": str(Path.cwd()), "PATH": "", "DS_ACCELERATOR": "cpu"},
             stdout=subprocess.DEVNULL,
             stderr=(out / f"rank{rank}.log").open("w"),
         )
-        for rank in range(rank_worker.NUM_RANKS)
+        for rank in range(num_ranks)
     ]
+
+
+def run_ranks(out: Path, cases: Mapping[str, Case], num_ranks: int = 2) -> Mapping[str, Mapping[str, object]]:
+    """Runs the cases on gloo ranks, one after another; all are killed if they don't end in time."""
+    ranks = start_ranks(out, cases, num_ranks)
     try:
         codes = [process.wait(DEADLINE_S) for process in ranks]
     finally:
         for process in ranks:
             process.kill()
             process.wait()
-    assert codes == [0, 0], (out / "rank0.log").read_text()[-3000:]
+    assert codes == [0] * num_ranks, (out / "rank0.log").read_text()[-3000:]
     return json.loads((out / "results-0.json").read_text())
 
 
-def reference(stage: str) -> tuple[list[float], dict[str, Tensor]]:
-    """The same steps on one process: the mean of the loss over all segments of the global batch."""
-    module = rank_worker.module(stage)
-    engine = PlainEngine(module, rank_worker.optimizer())
-    losses, gradients = [], {}
-    for step in rank_worker.PLANS[stage]():
-        losses.append(train_step(engine, rank_worker.settings(stage), step, rank_worker.batches(step, 0, 1)))
-        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        gradients |= {f"{step.step} {name}": p.grad.clone() for name, p in trained if p.grad is not None}
-        engine.step(1e-3)
-    return losses, gradients
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
 
 
-def largest_error(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor], step: int) -> float:
+@pytest.fixture(scope="module")
+def results(out: Path) -> Mapping[str, Mapping[str, object]]:
+    """All that two ranks are taken through; importing DeepSpeed takes longer than most of it."""
+    offloaded = {"offload_optimizer": True}
+    return run_ranks(
+        out,
+        {
+            **{f"gradients {plan} {z}": ("gradients", plan, z, {}) for plan, z in [*EXACT, *REFUSED]},
+            **{f"offloaded {plan} {z}": ("gradients", plan, z, offloaded) for plan, z in OFFLOADED},
+            **{f"bf16 {plan} {z}": ("gradients", plan, z, {"dtype": "bf16"}) for plan, z in IN_BF16},
+            **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
+            **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
+        },
+    )
+
+
+def plain(plan: str) -> tuple[PlainEngine, ObjectiveModule]:
+    module = rank_worker.module(plan)
+    return PlainEngine(module, rank_worker.optimizer()), module
+
+
+def accumulate(engine: PlainEngine, plan: str, step: GlobalStep) -> float:
+    """The mean of the loss over all segments of the global batch, on one process."""
+    return train_step(engine, rank_worker.settings(plan), step, rank_worker.batches(step, 0, 1))
+
+
+def gradients_of(module: ObjectiveModule) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad and p.grad is not None}
+
+
+def largest_error(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
     """The largest difference of any gradient, as a share of the largest gradient."""
-    names = [name for name in expected if name.startswith(f"{step} ")]
-    largest = max(float(expected[name].abs().max()) for name in names)
-    return max(float((ours[name] - expected[name]).abs().max()) for name in names) / largest
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    return max(float((ours[name] - gradient).abs().max()) for name, gradient in expected.items()) / largest
+
+
+def worst_errors(out: Path, name: str, plan: str, num_steps: int) -> list[float]:
+    """Of each step, against one process that takes the same steps."""
+    engine, module = plain(plan)
+    errors = []
+    for step in rank_worker.PLANS[plan]()[:num_steps]:
+        accumulate(engine, plan, step)
+        errors.append(largest_error(load_file(out / name / f"{step.step}.safetensors"), gradients_of(module)))
+        engine.step(1e-3)
+    return errors
 
 
 @pytest.mark.slow
-def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(tmp_path: Path) -> None:
-    exact = [("direct", stage) for stage in (0, 1, 2)] + [("teacher", stage) for stage in (0, 1, 2, 3)] + [("even", 3)]
-    results = run_two_ranks(tmp_path, [(*case, "fp32") for case in [*exact, ("direct", 3)]])
-    for stage, zero_stage in exact:
-        losses, gradients = reference(stage)
-        ours = load_file(tmp_path / f"{stage}-{zero_stage}-fp32.safetensors")
-        for step in range(len(losses)):
-            assert largest_error(ours, gradients, step) < 1e-6
-        assert results[f"{stage}-{zero_stage}-fp32"]["losses"] == pytest.approx(losses, rel=1e-5)
-    assert "ZeRO-3" in str(results["direct-3-fp32"]["refused"])
+@pytest.mark.parametrize(("plan", "zero_stage"), EXACT)
+def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
+    out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    name = f"gradients {plan} {zero_stage}"
+    assert max(worst_errors(out, name, plan, num_steps=4)) < 1e-6
+    engine, _ = plain(plan)
+    losses = []
+    for step in rank_worker.PLANS[plan]():
+        losses.append(accumulate(engine, plan, step))
+        engine.step(1e-3)
+    assert results[name]["losses"] == pytest.approx(losses, rel=1e-5)
 
 
 @pytest.mark.slow
-def test_two_ranks_in_bf16_lose_no_segment(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("plan", "zero_stage"), REFUSED)
+def test_zero_3_with_unequal_numbers_of_segments_is_refused_on_every_rank(
+    results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    assert "hangs where ranks run unequal numbers" in str(results[f"gradients {plan} {zero_stage}"]["refused"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "zero_stage"), OFFLOADED)
+def test_optimizer_states_in_cpu_memory_change_nothing(
+    out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    name = f"offloaded {plan} {zero_stage}"
+    assert "refused" not in results[name]
+    assert max(worst_errors(out, name, plan, num_steps=4)) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(("plan", "zero_stage"), IN_BF16)
+def test_two_ranks_in_bf16_lose_no_segment(out: Path, plan: str, zero_stage: int) -> None:
     # A lost micro-batch costs 0.3 of the largest gradient; rounding to bf16 costs less than 0.01 here.
-    cases = [("direct", 1), ("direct", 2), ("teacher", 2), ("teacher", 3)]
-    run_two_ranks(tmp_path, [(*case, "bf16") for case in cases])
-    for stage, zero_stage in cases:
-        _, gradients = reference(stage)
-        ours = load_file(tmp_path / f"{stage}-{zero_stage}-bf16.safetensors")
-        assert max(largest_error(ours, gradients, step) for step in range(2)) < 0.02
+    assert max(worst_errors(out, f"bf16 {plan} {zero_stage}", plan, num_steps=2)) < 0.02
 
 
 @pytest.mark.slow
-def test_a_checkpoint_between_two_steps_changes_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+def test_the_average_of_partitioned_weights_is_that_of_whole_ones(
+    out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    engine, _ = plain(plan)
+    ema = Ema(engine, decay=0.5)
+    first, second, third, *_ = rank_worker.PLANS[plan]()
+    for step in (first, second):
+        accumulate(engine, plan, step)
+        engine.step(1e-3)
+        ema.update(step.step + 1)
+    with ema.swapped():
+        averaged = accumulate(engine, plan, third)
+    live = accumulate(engine, plan, third)
+    ours = results[f"average {plan} {zero_stage}"]
+    assert (ours["averaged"], ours["live"]) == pytest.approx((averaged, live), rel=1e-6)
+    assert abs(averaged - live) > 1e-4 * live
+    stored = StoredFragments(out / f"average {plan} {zero_stage}", num_ranks=2)
+    for fragment in engine.fragments:
+        torch.testing.assert_close(whole(stored, EMA, fragment.name, fragment.weight), fragment.tensors[EMA])
+
+
+def whole(stored: StoredFragments, kind: str, name: str, like: Tensor) -> Tensor:
+    tensor = torch.empty_like(like)
+    stored.fill(tensor, kind=kind, name=name, start=0)
+    return tensor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+def test_a_step_that_is_left_out_leaves_no_trace(
+    out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    engine, module = plain(plan)
+    first, _, third, *_ = rank_worker.PLANS[plan]()
+    accumulate(engine, plan, first)
+    engine.step(1e-3)
+    accumulate(engine, plan, third)
+    ours = load_file(out / f"spoiled {plan} {zero_stage}" / "third.safetensors")
+    assert largest_error(ours, gradients_of(module)) < 1e-6
+    message = str(results[f"spoiled {plan} {zero_stage}"]["message"])
+    assert "step 2 is nan" in message
+    assert "clip1" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+def test_a_gradient_that_is_not_finite_reaches_no_weight(
+    results: Mapping[str, Mapping[str, object]], zero_stage: int
+) -> None:
+    engine, _ = plain("teacher")
+    _, second, *_ = rank_worker.PLANS["teacher"]()
+    ours = results[f"poisoned {zero_stage}"]
+    assert ours["applied"] is False
+    assert ours["loss"] == pytest.approx(accumulate(engine, "teacher", second), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("results")
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+def test_a_checkpoint_between_two_steps_changes_no_bit(out: Path, plan: str, zero_stage: int) -> None:
     # frozen weights are not in the checkpoint: they are those that the engine began with
-    cases = [(stage, zero_stage) for stage in ("teacher", "even") for zero_stage in (0, 1, 2, 3)]
-    results = run_two_ranks(tmp_path, [(*case, "resume") for case in cases])
-    assert {name: result["difference"] for name, result in results.items()} == {
-        f"{stage}-{zero_stage}-resume": 0.0 for stage, zero_stage in cases
+    folder = out / f"resume {plan} {zero_stage}"
+    assert everything(folder / "resumed", num_ranks=2) == everything(folder / "straight", num_ranks=2)
+
+
+@pytest.mark.slow
+def test_any_number_of_ranks_goes_on_from_what_any_number_left(
+    out: Path, results: Mapping[str, Mapping[str, object]]
+) -> None:
+    names = [f"resume {plan} {zero_stage}" for plan, zero_stage in BOTH_STAGES]
+    cases = {name: ("go_on", *name.split()[1:]) for name in names}
+    alone = run_ranks(out, {name: (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}, num_ranks=1)
+    behind = {f"{name}/next-by-1": (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}
+    together = run_ranks(out, behind)
+    for name in names:
+        left = out / name
+        assert everything(left / "loaded-by-1", num_ranks=1) == everything(left, num_ranks=2)
+        between = left / "next-by-1"
+        assert everything(between / "loaded-by-2", num_ranks=2) == everything(between, num_ranks=1)
+        _, *straight = results[name]["losses"]  # pyright: ignore[reportGeneralTypeIssues]
+        losses = [alone[name]["loss"], together[f"{name}/next-by-1"]["loss"]]
+        assert losses == pytest.approx(straight, rel=1e-5)
+
+
+def everything(folder: Path, num_ranks: int) -> dict[tuple[str, str], bytes]:
+    """All trained weights and moments in a checkpoint, whole, by kind and name."""
+    stored = StoredFragments(folder, num_ranks=num_ranks)
+    module = rank_worker.module("teacher")
+    like = {name: module.get_parameter(name).detach().view(-1) for name in stored.parameters}
+    return {
+        (kind, name): whole(stored, kind, name, tensor).numpy().tobytes()
+        for name, tensor in like.items()
+        for kind in (WEIGHT, "exp_avg", "exp_avg_sq")
     }
+
+
+@pytest.mark.slow
+def test_a_rank_that_does_not_come_is_named_and_the_others_end(tmp_path: Path) -> None:
+    waiting, sleeping = start_ranks(tmp_path, {"hang": ("hang", "teacher", 1, {})}, num_ranks=2)
+    try:
+        assert waiting.wait(120) == rank_worker.HANG_EXIT_CODE
+    finally:
+        for process in (waiting, sleeping):
+            process.kill()
+            process.wait()
+    assert "rank 1 did not come to where rank 0 waits" in (tmp_path / "hang" / "hang-0").read_text()
 
 
 def test_zero_3_with_unequal_numbers_of_segments_is_refused_before_it_hangs() -> None:
@@ -116,13 +292,12 @@ def test_a_rank_without_work_is_refused() -> None:
 
 def test_the_reference_is_the_mean_over_all_segments_of_the_global_batch() -> None:
     # One clip of 3 segments and one of 5: every segment counts an eighth, and its gradient too.
-    module, settings = rank_worker.module("direct"), rank_worker.settings("direct")
-    engine = PlainEngine(module, rank_worker.optimizer())
+    engine, module = plain("direct")
     (step, *_) = rank_worker.direct_plan()
-    loss = train_step(engine, settings, step, rank_worker.batches(step, 0, 1))
+    loss = accumulate(engine, "direct", step)
     gradients = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
 
-    by_hand = torch.stack(segment_losses(module, settings, step)).mean()
+    by_hand = torch.stack(segment_losses(module, rank_worker.settings("direct"), step)).mean()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     expected = torch.autograd.grad(by_hand, trained)
 
@@ -146,3 +321,13 @@ def segment_losses(module: ObjectiveModule, settings: StageSettings, step: Globa
             losses.append(output.loss)
             context = output.next_context
     return losses
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_its_clips() -> None:
+    engine, module = plain("teacher")
+    before = [parameter.clone() for parameter in module.parameters()]
+    (step, *_) = rank_worker.teacher_plan()
+    batches = [rank_worker.spoiled(batch) for batch in rank_worker.batches(step, 0, 2)]
+    with pytest.raises(NonFiniteError, match=r"loss of step 1 is nan \(clips clip0, clip1\)"):
+        train_step(engine, rank_worker.settings("teacher"), step, batches)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, module.parameters(), strict=True))

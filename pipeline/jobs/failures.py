@@ -1,0 +1,102 @@
+"""Why a stage ended: one message for people, from what each of its workers met.
+
+A worker writes down what it failed with. Some failures would only come again: then the workers that Ray starts anew
+find the note and end at once, and the command fails with it.
+"""
+
+import errno
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from training.nonfinite import NonFiniteError
+
+FOLDER = "failures"
+"""In the folder of a stage."""
+
+CPU_ALLOCATOR = "can't allocate memory"
+"""How torch says that the machine has no more; a RuntimeError of no class of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What a worker failed with.
+
+    Attributes:
+        message: For people, with what to do.
+        is_final: Whether it would fail again.
+    """
+
+    message: str
+    is_final: bool
+
+
+def explain(error: Exception, *, rank: int) -> Failure:
+    """What an exception of a worker means."""
+    if isinstance(error, NonFiniteError):
+        return Failure(message=str(error), is_final=True)
+    if _is_out_of_memory(error):
+        advice = (
+            "set train.engine.activation_checkpointing=true, a higher train.engine.zero_stage or more workers, or"
+            " train.engine.offload_optimizer=true"
+        )
+        return Failure(message=f"rank {rank} ran out of memory: {advice} ({error})", is_final=True)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" at {error.filename}" if error.filename else ""
+        advice = "free some space and give the same command again; it goes on from the newest whole checkpoint"
+        return Failure(message=f"rank {rank}: the disk is full{where}: {advice}", is_final=True)
+    return Failure(message=f"rank {rank}: {type(error).__name__}: {error}", is_final=False)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)
+
+
+def note(stage_folder: Path, failure: Failure, *, rank: int) -> None:
+    """Write down a failure; on a disk that takes no more, Ray's own message has to do."""
+    with suppress(OSError):
+        path = _note(stage_folder, rank)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(asdict(failure)))
+
+
+def forget(stage_folder: Path) -> None:
+    """Remove the notes of an earlier command."""
+    for path in (stage_folder / FOLDER).glob("*.json"):
+        path.unlink()
+
+
+def final_message(stage_folder: Path) -> str | None:
+    """What failed for good, None if nothing has."""
+    return _joined(failure for failure in _notes(stage_folder) if failure.is_final)
+
+
+def message(stage_folder: Path, errors: Mapping[int, Exception]) -> str:
+    """What failed: what did so for good, if anything, because other ranks only lost their company.
+
+    Args:
+        stage_folder: Where the workers left their notes.
+        errors: By rank, what Ray heard of them: also of those that could leave no note.
+    """
+    failures = [*_notes(stage_folder), *(explain(error, rank=rank) for rank, error in errors.items())]
+    return str(_joined([failure for failure in failures if failure.is_final]) or _joined(failures))
+
+
+def _joined(failures: Iterable[Failure]) -> str | None:
+    return "; ".join(dict.fromkeys(failure.message for failure in failures)) or None
+
+
+def _notes(stage_folder: Path) -> Iterator[Failure]:
+    for path in sorted((stage_folder / FOLDER).glob("*.json")):
+        with suppress(ValueError):  # half of a note is none
+            yield Failure(**json.loads(path.read_text()))
+
+
+def _note(stage_folder: Path, rank: int) -> Path:
+    return stage_folder / FOLDER / f"rank-{rank:05}.json"

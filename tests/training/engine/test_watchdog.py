@@ -1,0 +1,55 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from training.engine.watchdog import Pulse, hang_message, watch
+
+
+def watched(pulse: Pulse, folder: Path, heard: list[str], hung: threading.Event, rank: int = 0):  # noqa: ANN201
+    def on_hang(message: str) -> None:
+        heard.append(message)
+        hung.set()
+
+    return watch(pulse, folder, rank=rank, num_ranks=2, timeout_s=0.2, on_hang=on_hang)
+
+
+def test_a_rank_that_waits_in_vain_names_who_did_not_come(tmp_path: Path) -> None:
+    heard, hung, waiting = [], threading.Event(), Pulse()
+    with watched(Pulse(), tmp_path, heard, hung, rank=1), watched(waiting, tmp_path, heard, hung), waiting.meeting():
+        assert hung.wait(5)
+    assert heard == ["rank 1 did not come to where rank 0 waits: no progress for 0.2 s (train.engine.step_timeout_s)"]
+
+
+def test_a_rank_that_computes_for_long_is_left_alone(tmp_path: Path) -> None:
+    heard, hung = [], threading.Event()
+    with watched(Pulse(), tmp_path, heard, hung):
+        assert not hung.wait(0.6)
+
+
+def test_a_rank_that_waits_for_one_that_makes_progress_is_left_alone(tmp_path: Path) -> None:
+    heard, hung, slow, waiting = [], threading.Event(), Pulse(), Pulse()
+    with watched(slow, tmp_path, heard, hung, rank=1), watched(waiting, tmp_path, heard, hung), waiting.meeting():
+        for _ in range(6):
+            with slow.meeting():
+                pass
+            assert not hung.wait(0.1)
+
+
+def test_a_rank_that_never_wrote_did_not_come_either(tmp_path: Path) -> None:
+    heard, hung, waiting = [], threading.Event(), Pulse()
+    with watched(waiting, tmp_path, heard, hung), waiting.meeting():
+        assert hung.wait(5)
+    assert "rank 1 did not come" in heard[0]
+
+
+@pytest.mark.parametrize(
+    ("meetings", "expected"),
+    [
+        ({0: 5, 1: 4, 2: 5}, "rank 1 did not come to where ranks 0, 2 wait"),
+        ({0: 5, 1: 4, 2: 4}, "ranks 1, 2 did not come to where rank 0 waits"),
+        ({0: 5, 1: 5}, "all ranks wait for each other"),
+    ],
+)
+def test_who_has_met_the_others_less_often_is_missing(meetings: dict[int, int], expected: str) -> None:
+    assert hang_message(meetings, 600.0).startswith(expected)

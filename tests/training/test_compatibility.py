@@ -1,0 +1,60 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training.compatibility import flat_settings, refuse_other_run
+from training.types import CheckpointRecord
+
+SETTINGS = {"model.preset": "tiny", "model.rope_mode": "f1", "train.teacher.optimizer.learning_rate": 1e-5}
+STORED = CheckpointRecord(
+    stage="teacher",
+    step=2,
+    num_updates=2,
+    val_loss=None,
+    settings=SETTINGS,
+    plan_hash="p",
+    base_sha256="b",
+    num_ranks=2,
+)
+HERE = Path("checkpoint")
+
+
+def changed(**settings: object) -> CheckpointRecord:
+    return replace(STORED, settings=SETTINGS | {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def test_every_changed_setting_is_named_with_its_old_and_new_value() -> None:
+    now = replace(changed(train__teacher__optimizer__learning_rate=2e-5, model__rope_mode="absolute"), plan_hash="q")
+    with pytest.raises(ValueError, match="allow_changed=true") as error:
+        refuse_other_run(HERE, STORED, now, allow_changed=False)
+    assert "train.teacher.optimizer.learning_rate was 1e-05 and is 2e-05" in str(error.value)
+    assert "model.rope_mode was 'f1' and is 'absolute'" in str(error.value)
+    assert "clips to train on (plan_hash) was 'p' and is 'q'" in str(error.value)
+
+
+def test_who_is_told_goes_on_with_the_changes_and_says_them(caplog: pytest.LogCaptureFixture) -> None:
+    now = changed(train__teacher__optimizer__learning_rate=2e-5)
+    refuse_other_run(HERE, STORED, now, allow_changed=True)
+    assert "learning_rate was 1e-05 and is 2e-05" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "now", [changed(model__preset="small"), replace(STORED, base_sha256="c"), replace(STORED, stage="direct")]
+)
+def test_other_weights_are_refused_whoever_is_told(now: CheckpointRecord) -> None:
+    with pytest.raises(ValueError, match="use a new --run"):
+        refuse_other_run(HERE, STORED, now, allow_changed=True)
+
+
+def test_another_step_or_number_of_ranks_is_no_change() -> None:
+    refuse_other_run(HERE, STORED, replace(STORED, step=9, num_updates=8, num_ranks=1), allow_changed=False)
+
+
+def test_a_setting_that_another_version_did_not_have_is_a_change() -> None:
+    with pytest.raises(ValueError, match=r"train.new was 'not a setting' and is 3"):
+        refuse_other_run(HERE, STORED, changed(train__new=3), allow_changed=False)
+
+
+def test_settings_are_named_by_their_way_through_the_recipe() -> None:
+    assert flat_settings({"train": {"seed": 1, "flow": {"shift": 3.0}}}) == {"train.seed": 1, "train.flow.shift": 3.0}

@@ -1,0 +1,103 @@
+"""Whether a run can go on from a checkpoint, or begin from a model folder; and if not, what is different."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from preprocessing.samples import CodecRecord
+from training.config import ModelConfig
+from training.model.weights import codec_differences, read_record
+from training.types import CheckpointRecord
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "not a setting"
+"""The value of a setting that another version of longtake does not have."""
+
+
+def refuse_other_run(
+    folder: Path, stored: CheckpointRecord, expected: CheckpointRecord, *, allow_changed: bool
+) -> None:
+    """Refuse to go on from what another run left.
+
+    Args:
+        folder: Where it lies.
+        stored: What it says of itself.
+        expected: What this run would say now.
+        allow_changed: Go on with other settings or clips, as long as the weights are the same ones.
+
+    Raises:
+        ValueError: Naming every difference.
+    """
+    others, changes = weight_differences(stored, expected), setting_differences(stored, expected)
+    if others:
+        raise ValueError(f"{folder} belongs to another run: {'; '.join([*others, *changes])}; use a new --run")
+    if changes and not allow_changed:
+        raise ValueError(
+            f"{folder} belongs to another run: {'; '.join(changes)}; use a new --run, or the settings it began with, or"
+            " go on with the new ones by --set train.checkpoint.allow_changed=true"
+        )
+    if changes:
+        logger.warning("%s goes on with changes: %s", folder, "; ".join(changes))
+
+
+def weight_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:
+    """Why the weights of a checkpoint are not those of a run, one line each."""
+    pairs = [
+        ("stage", stored.stage, expected.stage),
+        ("weights it began from (base_sha256)", stored.base_sha256, expected.base_sha256),
+    ]
+    return [*_changed(pairs), *_changed(pair for pair in _setting_pairs(stored, expected) if _shapes(pair[0]))]
+
+
+def setting_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:
+    """What else a run would do in another way than the one that wrote a checkpoint, one line each.
+
+    A different step, and another number of ranks or ZeRO stage, is no difference.
+    """
+    clips = ("clips to train on (plan_hash)", stored.plan_hash, expected.plan_hash)
+    return [*_changed(pair for pair in _setting_pairs(stored, expected) if not _shapes(pair[0])), *_changed([clips])]
+
+
+_Pair = tuple[str, object, object]
+"""What it is, as it was and as it is."""
+
+
+def _setting_pairs(stored: CheckpointRecord, expected: CheckpointRecord) -> list[_Pair]:
+    names = sorted(stored.settings.keys() | expected.settings.keys())
+    return [(name, stored.settings.get(name, UNKNOWN), expected.settings.get(name, UNKNOWN)) for name in names]
+
+
+def _shapes(setting: str) -> bool:
+    """Whether other weights belong to another value of the setting."""
+    return setting.startswith("model.") and setting != "model.rope_mode"
+
+
+def _changed(pairs: Iterable[_Pair]) -> list[str]:
+    return [f"{name} was {old!r} and is {new!r}" for name, old, new in pairs if old != new]
+
+
+def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> None:
+    """Refuse to begin from a model folder of another size or codec; positions may differ.
+
+    Raises:
+        ValueError: Naming every difference.
+    """
+    record = read_record(init)
+    differences = [*codec_differences(record.codec, codec), *_model_differences(record.model, config)]
+    if differences:
+        raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
+
+
+def _model_differences(trained: ModelConfig, given: ModelConfig) -> list[str]:
+    ours, theirs = (flat_settings(config.model_dump(exclude={"rope_mode"})) for config in (trained, given))
+    return [f"model.{name} was {ours[name]!r} and is {theirs[name]!r}" for name in ours if ours[name] != theirs[name]]
+
+
+def flat_settings(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Settings by their dotted names."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -1,0 +1,63 @@
+"""What is not finite must not reach the weights: found on all ranks alike, and told with its step and clips."""
+
+import math
+from collections.abc import Sequence
+
+from training.engine.base import Engine, StepStats
+from training.types import ClipRow, GlobalStep, SegmentBatch
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient is NaN or infinite, and was not applied."""
+
+
+def refuse_loss(
+    engine: Engine, loss: float, step: GlobalStep, batches: Sequence[SegmentBatch], shares: Sequence[float]
+) -> None:
+    """Refuse a mean loss that is not finite, on all ranks.
+
+    Args:
+        engine: To ask the other ranks.
+        loss: The mean, the same on every rank.
+        step: What was trained on.
+        batches: This rank's share of it.
+        shares: Of each batch in the mean.
+
+    Raises:
+        NonFiniteError: If it is not, naming the clips to blame.
+    """
+    if not math.isfinite(loss):
+        raise NonFiniteError(_message("loss", loss, step, _to_blame(engine, step, batches, shares)))
+
+
+def refuse_gradient(stats: StepStats, step: GlobalStep) -> None:
+    """Refuse a gradient that the engine did not apply, on all ranks.
+
+    Raises:
+        NonFiniteError: If it did not, naming the clips of the step.
+    """
+    if not stats.applied:
+        raise NonFiniteError(_message("gradient", stats.grad_norm, step, step.clips))
+
+
+def _message(what: str, value: float | None, step: GlobalStep, clips: Sequence[ClipRow]) -> str:
+    names = ", ".join(clip.clip_id for clip in clips)
+    return (
+        f"the {what} of step {step.step + 1} is {'not finite' if value is None else value} (clips {names}): it was not"
+        " applied, and the last checkpoint is whole; lower the learning rate, look at these clips, or leave such steps"
+        " out by --set train.skip_nonfinite=true"
+    )
+
+
+def _to_blame(
+    engine: Engine, step: GlobalStep, batches: Sequence[SegmentBatch], shares: Sequence[float]
+) -> list[ClipRow]:
+    """The clips of all ranks' batches whose loss is not finite."""
+    bad = {
+        position
+        for batch, share in zip(batches, shares, strict=True)
+        for position in batch.positions
+        if not math.isfinite(share)
+    }
+    counts = engine.sum_over_ranks([float(position in bad) for position in range(len(step.clips))])
+    return [clip for clip, count in zip(step.clips, counts, strict=True) if count]
