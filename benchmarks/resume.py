@@ -32,15 +32,14 @@ WORKER = "RayTrainWorker"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """What came of one kill.
+class Kill:
+    """What came of a worker's death.
 
     Attributes:
-        killed_after: Steps that the run had behind it.
+        killed_after: Steps that the run had behind it in a checkpoint.
         equal_files: Whether all weight files of the two models have the same bytes.
         equal_losses: Whether all losses are the same numbers.
         steps_twice: Metrics in MLflow that have a step more than once.
-        regrouped_loss_error: Largest difference of a loss, as a share of it, where two workers became one, then two.
     """
 
     zero_stage: int
@@ -49,13 +48,29 @@ class Row:
     equal_files: bool
     equal_losses: bool
     steps_twice: int
-    regrouped_loss_error: float
 
     @property
     def holds(self) -> bool:
         """Whether nothing was lost or done twice."""
-        resumed = self.equal_files and self.equal_losses and self.killed_after < STEPS
-        return resumed and self.steps_twice == 0 and self.regrouped_loss_error < LOSS_TOLERANCE
+        return self.equal_files and self.equal_losses and self.steps_twice == 0 and self.killed_after < STEPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regrouping:
+    """What came of two workers, then one, then two.
+
+    Attributes:
+        loss_error: Largest difference of a loss to the run in one go, as a share of it.
+    """
+
+    zero_stage: int
+    stage: str
+    loss_error: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is no more than the order of additions makes."""
+        return self.loss_error < LOSS_TOLERANCE
 
 
 def train(dataset: Path, run: Path, stage: str, zero_stage: int, init: Path | None, num_workers: int = 2) -> Run:
@@ -94,17 +109,6 @@ def kill_a_worker(run: Run) -> None:
     next(process for process in run.family.living() if is_worker(process)).kill()
 
 
-def regroup(dataset: Path, run_dir: Path, stage: str, zero_stage: int, init: Path | None) -> None:
-    """Two workers to the first checkpoint, one to the second, two to the end."""
-    done = 0
-    for num_workers in (2, 1):
-        run = train(dataset, run_dir, stage, zero_stage, init, num_workers)
-        done = wait_for_checkpoint(run, run_dir / stage / "checkpoints", after=done)
-        run.kill()
-        run.left()
-    train(dataset, run_dir, stage, zero_stage, init).finish(TIMEOUT_S)
-
-
 def is_worker(process: psutil.Process) -> bool:
     """Whether it is one of Ray Train's."""
     try:
@@ -113,29 +117,45 @@ def is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def compare(work: Path, dataset: Path, stage: str, zero_stage: int) -> Row:
-    """One run in one go, and one that is killed."""
-    whole, killed = work / f"whole-{zero_stage}", work / f"killed-{zero_stage}"
-    init = whole / "teacher" / "model" if stage == "direct" else None
-    train(dataset, whole, stage, zero_stage, init).finish(TIMEOUT_S)
-    run = train(dataset, killed, stage, zero_stage, init)
-    done = wait_for_checkpoint(run, killed / stage / "checkpoints", after=0)
+def whole(work: Path, dataset: Path, stage: str, zero_stage: int) -> tuple[Path, Path | None]:
+    """The run in one go, and the model that its stage began from; trained where it has not been."""
+    run = work / f"whole-{zero_stage}"
+    init = run / "teacher" / "model" if stage == "direct" else None
+    train(dataset, run, stage, zero_stage, init).finish(TIMEOUT_S)
+    return run / stage, init
+
+
+def kill(work: Path, dataset: Path, stage: str, zero_stage: int) -> Kill:
+    """A run one of whose workers is killed, against the one in one go."""
+    undisturbed, init = whole(work, dataset, stage, zero_stage)
+    disturbed = work / f"killed-{zero_stage}"
+    run = train(dataset, disturbed, stage, zero_stage, init)
+    done = wait_for_checkpoint(run, disturbed / stage / "checkpoints", after=0)
     kill_a_worker(run)
     run.finish(TIMEOUT_S)
-    regrouped = work / f"regrouped-{zero_stage}"
-    regroup(dataset, regrouped, stage, zero_stage, init)
-    return Row(
+    return Kill(
         zero_stage=zero_stage,
         stage=stage,
         killed_after=done,
-        equal_files=weight_files(whole / stage / "model") == weight_files(killed / stage / "model"),
-        equal_losses=losses(whole / stage) == losses(killed / stage),
+        equal_files=weight_files(undisturbed / "model") == weight_files(disturbed / stage / "model"),
+        equal_losses=losses(undisturbed) == losses(disturbed / stage),
         steps_twice=steps_twice(work / "mlflow.db"),
-        regrouped_loss_error=max(
-            abs(ours - theirs) / theirs
-            for (_, ours), (_, theirs) in zip(losses(regrouped / stage), losses(whole / stage), strict=True)
-        ),
     )
+
+
+def regroup(work: Path, dataset: Path, stage: str, zero_stage: int) -> Regrouping:
+    """Two workers to the first checkpoint, one to the second, two to the end, against two all the way."""
+    undisturbed, init = whole(work, dataset, stage, zero_stage)
+    regrouped, done = work / f"regrouped-{zero_stage}", 0
+    for num_workers in (2, 1):
+        run = train(dataset, regrouped, stage, zero_stage, init, num_workers)
+        done = wait_for_checkpoint(run, regrouped / stage / "checkpoints", after=done)
+        run.kill()
+        run.left()
+    train(dataset, regrouped, stage, zero_stage, init).finish(TIMEOUT_S)
+    pairs = zip(losses(regrouped / stage), losses(undisturbed), strict=True)
+    error = max(abs(ours - theirs) / theirs for (_, ours), (_, theirs) in pairs)
+    return Regrouping(zero_stage=zero_stage, stage=stage, loss_error=error)
 
 
 def weight_files(model: Path) -> dict[str, bytes]:
@@ -163,11 +183,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     work = Path(mkdtemp(prefix="longtake-resume-"))
     dataset = make_dataset(work / "dataset")
-    rows = []
+    rows: list[Kill | Regrouping] = []
     for zero_stage in ZERO_STAGES:
         for stage in ("teacher", "direct"):
-            rows.append(compare(work, dataset, stage, zero_stage))
-            print(rows[-1], file=sys.stderr)
+            for measure in (kill, regroup):
+                rows.append(measure(work, dataset, stage, zero_stage))
+                print(rows[-1], file=sys.stderr)
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "holds": all(row.holds for row in rows)}))
     return 0 if all(row.holds for row in rows) else 1
