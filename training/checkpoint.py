@@ -17,10 +17,11 @@ from typing import Any, Literal
 import torch
 
 from preprocessing.samples import CodecRecord
-from training.compatibility import refuse_other_model, refuse_other_run
+from training.compatibility import is_base, refuse_other_model, refuse_other_run
 from training.config import CheckpointConfig, ModelConfig
 from training.engine.base import Engine
 from training.engine.fragments import EMA, WEIGHT, StoredFragments, load_fragments, rank_file, save_fragments
+from training.model.base_weights import load_base
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
 from training.model.weights import load_model, weights_sha256
@@ -158,13 +159,15 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
 def start_weights(
     config: ModelConfig, codec: CodecRecord, *, init: Path | None, seed: int
 ) -> MemoryPackTransformer3DModel:
-    """The model that a stage begins from, on the CPU in fp32: a model folder's, or fresh weights.
+    """The model that a stage begins from, on the CPU in fp32: fresh weights, a base's, or a model folder's.
 
     Raises:
         ValueError: If the folder's model has another size or reads another codec.
     """
     if init is None:
         return build_model(config, codec, device="cpu", seed=seed)
+    if is_base(init):
+        return load_base(config, codec, init, dtype=torch.float32, seed=seed)
     refuse_other_model(init, config, codec)
     return load_model(init, dtype=torch.float32)[0]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
-from training.model.weights import codec_differences, read_record
+from training.model.base_weights import base_differences
+from training.model.weights import RECORD_FILE, codec_differences, read_record
 from training.types import CheckpointRecord
 
 logger = logging.getLogger(__name__)
@@ -79,15 +80,23 @@ def _changed(pairs: Iterable[_Pair]) -> list[str]:
 
 
 def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> None:
-    """Refuse to begin from a model folder of another size or codec; positions may differ.
+    """Refuse to begin from a folder of another size or codec; positions may differ.
 
     Raises:
         ValueError: Naming every difference.
     """
-    record = read_record(init)
-    differences = [*codec_differences(record.codec, codec), *_model_differences(record.model, config)]
+    if is_base(init):
+        differences = base_differences(init, config, codec)
+    else:
+        record = read_record(init)
+        differences = [*codec_differences(record.codec, codec), *_model_differences(record.model, config)]
     if differences:
         raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
+
+
+def is_base(init: Path) -> bool:
+    """Whether a folder to begin from was trained by others; a model folder is a diffusers folder too."""
+    return not (init / RECORD_FILE).is_file()
 
 
 def _model_differences(trained: ModelConfig, given: ModelConfig) -> list[str]:

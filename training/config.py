@@ -11,6 +11,7 @@ StageName = Literal["teacher", "direct", "student"]
 
 Steps = Annotated[int, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Structure = Literal["A", "B", "C"]
 
 
 class MemoryConfig(Settings):
@@ -28,8 +29,9 @@ class MemoryConfig(Settings):
     """Blocks in each of Memorize and Squeeze."""
     num_heads: Positive = 4
     """Attention heads."""
-    structure: Literal["A"] = "A"
-    """How Squeeze fuses (paper, A.1): A, visual queries over psi."""
+    structure: Structure = "A"
+    """What queries what in Squeeze (paper, A.1): A, the segment queries psi; B, psi queries the segment; C, as B, but
+    psi takes up the tokens of the first segment."""
     init: Literal["guidance", "zero"] = "guidance"
     """psi_0: prompt and image features, or zeros of their shape (paper, Table 2: zero-MemoryPack)."""
 
@@ -37,6 +39,14 @@ class MemoryConfig(Settings):
     def _heads_divide_the_width(self) -> Self:
         if self.width % self.num_heads:
             raise ValueError(f"a width of {self.width} does not divide into {self.num_heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _queries_differ(self) -> Self:
+        if self.structure == "B" and self.init == "zero":
+            raise ValueError(
+                "queries of zeros all find the same: structure B needs init guidance, init zero needs A or C"
+            )
         return self
 
 
@@ -142,6 +152,11 @@ class TeacherConfig(Settings):
     """Clips a step, over all ranks (paper, 4.1: batch size 1)."""
     memory_dropout: Share = 0.1
     """Share of steps without memory tokens."""
+    memory_warmup_steps: Steps = 0
+    """First steps, in which only the memory learns, if there is one: fresh tokens draw attention away from the rest, even
+    without content. Nothing learns there from a segment 0 or a dropped memory."""
+    memory_grad_steps: Positive | None = None
+    """Updates of psi that a loss flows back through, counted from the last; None is all of them."""
     history_noise: Share = 0.0
     """The past is seen at a sigma of up to this, drawn anew for each clip and step; 0 is the clean past (paper)."""
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.config import FlowConfig, OptimizerConfig
-from training.engine.base import Engine, StepStats, learning_rate_at
+from training.engine.base import Engine, LearningRates, StepStats, learning_rates_at
 from training.model.rope import RopeMode
 from training.nonfinite import NonFiniteError, refuse_gradient, refuse_loss
 from training.objectives.base import Objective, SegmentTask
@@ -38,6 +38,7 @@ class StageSettings:
         objective: Of steps that train all segments of their clips; a step of one segment is teacher forcing.
         teacher: Of those.
         num_steps: Global batches of the whole stage.
+        memory_warmup_steps: Of these, first ones from which only the memory learns.
         update: The optimizer steps after all segments of a global batch, or after each.
         save_every: Steps between checkpoints.
         validate_every: Steps between validations.
@@ -48,6 +49,7 @@ class StageSettings:
     objective: Objective
     seed: int
     num_steps: int
+    memory_warmup_steps: int
     flow: FlowConfig
     rope_mode: RopeMode
     optimizer: OptimizerConfig
@@ -117,9 +119,11 @@ def _update(
     updated: Callable[[int], None],
 ) -> Metrics:
     """Learn from a global step; its metrics, or only that it was left out."""
-    learning_rate = learning_rate_at(step.step, settings.num_steps, settings.optimizer)
+    rates = learning_rates_at(
+        step.step, settings.num_steps, settings.optimizer, memory_warmup_steps=settings.memory_warmup_steps
+    )
     try:
-        loss, stats = update_weights(engine, settings, step, batches, learning_rate)
+        loss, stats = update_weights(engine, settings, step, batches, rates)
     except NonFiniteError as error:
         if not settings.skip_nonfinite:
             raise
@@ -127,7 +131,7 @@ def _update(
         engine.discard()
         return {"skipped": 1.0}
     updated(step.step + 1)
-    metrics = {"loss": loss, "learning_rate": learning_rate, "num_losses": float(step.num_losses)}
+    metrics = {"loss": loss, "num_losses": float(step.num_losses), **rates.metrics()}
     return metrics if stats.grad_norm is None else {**metrics, "grad_norm": stats.grad_norm}
 
 
@@ -136,7 +140,7 @@ def _is_due(done: int, every: int, num_steps: int) -> bool:
 
 
 def update_weights(
-    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], learning_rate: float
+    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], rates: LearningRates
 ) -> tuple[float, StepStats]:
     """Learn from a global step; returns the mean loss over its segments, and what the last optimizer step says.
 
@@ -144,9 +148,9 @@ def update_weights(
         NonFiniteError: If a loss or gradient is not finite.
     """
     if settings.update == "segment" and step.segment_index is None:
-        return step_by_segment(engine, settings, step, batches, learning_rate)
+        return step_by_segment(engine, settings, step, batches, rates)
     loss = train_step(engine, settings, step, batches)
-    stats = engine.step(learning_rate)
+    stats = engine.step(rates)
     refuse_gradient(stats, step)
     return loss, stats
 
@@ -165,7 +169,7 @@ def train_step(engine: Engine, settings: StageSettings, step: GlobalStep, batche
 
 
 def step_by_segment(
-    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], learning_rate: float
+    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], rates: LearningRates
 ) -> tuple[float, StepStats]:
     """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2)."""
     num_segments = step.num_segments[0]
@@ -175,7 +179,7 @@ def step_by_segment(
     for _ in range(num_segments):
         with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
             total += sum(float(next(walk)) for walk in walks)
-        stats = engine.step(learning_rate)
+        stats = engine.step(rates)
         refuse_gradient(stats, step)
     (loss,) = engine.sum_over_ranks([total / num_segments])
     return loss, stats

@@ -77,7 +77,7 @@ def squared_distances(sampling: SampleConfig) -> Objective:
     times = schedule(sampling.num_inference_steps, sampling.shift)
 
     def objective(model: MemoryPackTransformer3DModel, task: SegmentTask) -> StepOutput:
-        context, path = true_context(model, task.batch, task.segment_index), noised_segment(task)
+        context, path = true_context(model, task.batch, task.segment_index, grad_steps=None), noised_segment(task)
         sample = sample_segment(
             model,
             context,

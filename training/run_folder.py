@@ -18,8 +18,9 @@ from training.batches import (
     version_exists,
 )
 from training.checkpoint import Weights, complete_steps, newest_step, record_from_values, step_folder
-from training.compatibility import refuse_other_model, refuse_other_run
+from training.compatibility import is_base, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, TrainConfig
+from training.model.base_weights import base_fingerprint, find_base
 from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
 from training.stage import (
@@ -92,7 +93,8 @@ def check_job(
         model: Size and memory.
         train: All training settings.
         dataset_uris: Where the clips are.
-        init: Model folder, run, or stage of a run to begin from; None takes the run's own teacher for later stages.
+        init: Model folder, run, stage of a run, or diffusers folder of FramePack or HunyuanVideo to begin from; None takes
+            the run's own teacher for later stages.
 
     Raises:
         ValueError: If a dataset, the model to begin from or a setting is wrong, or the stage was begun with others.
@@ -131,16 +133,24 @@ def _init_folder(run_dir: Path, stage: StageName, init: Path | None, *, from_scr
     for folder in (given, given / "model", given / "teacher" / "model"):
         if (folder / RECORD_FILE).is_file():
             return folder.resolve()  # workers have another working directory
+    base = None if init is None else find_base(init)
+    if base is not None:
+        return base.resolve()
     if init is None:
         raise ValueError(
             f"the {stage} stage begins from a teacher, and {run_dir} has no finished one: run longtake train --stage teacher"
             " first, give --init, or set train.direct.from_scratch=true"
         )
-    raise ValueError(f"no model in {init}: expected a model folder, a run, or a finished stage of a run")
+    raise ValueError(
+        f"no model in {init}: expected a model folder, a run, a finished stage of a run, or a diffusers folder of FramePack"
+        " or HunyuanVideo"
+    )
 
 
 def _base(init: Path | None) -> str:
-    return FRESH if init is None else read_record(init).weights_sha256
+    if init is None:
+        return FRESH
+    return base_fingerprint(init) if is_base(init) else read_record(init).weights_sha256
 
 
 def _stage_values(folder: Path) -> dict[str, Any] | None:

@@ -12,8 +12,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from training.flow_matching import VelocityField, integrate, sigma_to_time
-from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context, predict_velocity
-from training.model.rope import RopeMode, warn_if_positions_repeat
+from training.model.memory_pack import (
+    MemoryPackTransformer3DModel,
+    first_context,
+    next_context,
+    predict_velocity,
+    warn_if_too_long,
+)
+from training.model.rope import RopeMode
 from training.types import Condition, SegmentContext
 
 
@@ -97,7 +103,7 @@ def roll_out(
     Yields:
         Latents of a segment, (B, C, 9, H, W), fp32.
     """
-    _warn(model, num_segments, rope_mode)
+    warn_if_too_long(model, num_segments, rope_mode)
     context = first_context(start_latent_BCTHW.float())
     for index in range(num_segments):
         segment = sample_segment(
@@ -112,8 +118,3 @@ def roll_out(
         yield segment
         if index + 1 < num_segments:
             context = advance(model, context, condition, segment)
-
-
-def _warn(model: MemoryPackTransformer3DModel, num_segments: int, rope_mode: RopeMode) -> None:
-    theta, temporal_dim = model.config["rope_theta"], model.config["rope_axes_dim"][0]
-    warn_if_positions_repeat(num_segments, rope_mode, temporal_dim=temporal_dim, theta=theta)

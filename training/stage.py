@@ -24,6 +24,7 @@ from training.engine.base import Engine, freeze_all_but_head
 from training.engine.ema import Ema
 from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
 from training.metrics_log import MetricsLog
+from training.model.memory_pack import warn_if_too_long
 from training.model.weights import ModelRecord, export_diffusers, weights_sha256
 from training.objectives.base import Objective, ObjectiveModule
 from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
@@ -44,7 +45,7 @@ class StageJob:
     """All that a rank needs to know of a stage; plain values that travel to workers.
 
     Attributes:
-        init: Model folder to begin from; None begins with fresh weights.
+        init: Model folder or base (`find_base`) to begin from; None begins with fresh weights.
         folder: The stage's folder, on a disk that all ranks share.
     """
 
@@ -104,6 +105,7 @@ def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, s
         freeze_all_but_head(model)
     if job.train.engine.activation_checkpointing:
         model.enable_gradient_checkpointing()
+    warn_if_too_long(model, max(row.num_segments for row in data.train), job.model.rope_mode)
     engine = make_engine(ObjectiveModule(model).to(device), job.settings.optimizer)
     ema = None if job.train.ema_decay is None else Ema(engine, decay=job.train.ema_decay)
     record = checkpoint_record(job, data, base_sha256=base_sha256)
@@ -210,6 +212,7 @@ def stage_settings(job: StageJob) -> StageSettings:
         objective=_objective(job),
         seed=job.train.seed,
         num_steps=job.settings.steps,
+        memory_warmup_steps=memory_warmup_steps(job),
         flow=job.train.flow,
         rope_mode=job.model.rope_mode,
         optimizer=job.settings.optimizer,
@@ -229,6 +232,11 @@ def _objective(job: StageJob) -> Objective:
         return student_forcing(job.train.direct.student)
     times = job.train.direct.condition_times
     return direct_forcing if times is None else direct_forcing_at(times)
+
+
+def memory_warmup_steps(job: StageJob) -> int:
+    """Steps in which only the memory learns: of the teacher, where there is a memory."""
+    return job.train.teacher.memory_warmup_steps if job.stage == "teacher" and job.model.memory.enabled else 0
 
 
 def global_steps(job: StageJob, rows: tuple[ClipRow, ...], *, start: int = 0) -> Iterator[GlobalStep]:

@@ -5,7 +5,7 @@ tokens, D features. Time t is the paper's: 0 is noise and 1 is data.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -39,19 +39,21 @@ class Memory:
 
     Attributes:
         tokens_BND: Memory tokens.
-        mask_BN: 1 for a real token and 0 for padding (padded text in psi_0).
+        mask_BN: 1 for a real token and 0 for padding (padded text).
+        num_segments: How many segments it has taken in: the n of psi_n.
     """
 
     tokens_BND: Tensor
     mask_BN: Tensor
+    num_segments: int
 
     def detach(self) -> "Memory":
         """The same memory, outside of any graph."""
-        return Memory(tokens_BND=self.tokens_BND.detach(), mask_BN=self.mask_BN)
+        return replace(self, tokens_BND=self.tokens_BND.detach())
 
     def __repr__(self) -> str:
         """Shapes instead of data."""
-        return f"Memory(tokens={tuple(self.tokens_BND.shape)})"
+        return f"Memory(psi_{self.num_segments}, tokens={tuple(self.tokens_BND.shape)})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,11 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option("--init", metavar="RUN[/STAGE]|FOLDER", help="Model to begin from. Default: the run's teacher."),
+        typer.Option(
+            "--init",
+            metavar="RUN[/STAGE]|FOLDER",
+            help="Model to begin from, or a diffusers folder of FramePack or HunyuanVideo. Default: the run's teacher.",
+        ),
     ] = None,
     recipe: options.Recipe = None,
     overrides: options.Set = None,

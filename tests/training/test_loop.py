@@ -8,7 +8,7 @@ from training.objectives.base import ObjectiveModule, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.types import GlobalStep, RandomKey
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = rank_worker.RATES.backbone
 
 
 def settings(update: str) -> StageSettings:
@@ -28,7 +28,7 @@ def trained(update: str) -> tuple[float, list[torch.Tensor]]:
     module = rank_worker.module("direct")
     engine = PlainEngine(module, rank_worker.optimizer())
     batches = rank_worker.batches(one_clip(), 0, 1)
-    loss, _ = update_weights(engine, settings(update), one_clip(), batches, LEARNING_RATE)
+    loss, _ = update_weights(engine, settings(update), one_clip(), batches, rank_worker.RATES)
     return loss, head(module)
 
 
@@ -72,5 +72,5 @@ def test_a_step_of_one_segment_is_taken_whole_whatever_the_update() -> None:
     module = rank_worker.module("direct")
     engine = PlainEngine(module, rank_worker.optimizer())
     expected = train_step(engine, settings("clip"), step, batches)
-    loss, _ = update_weights(engine, settings("segment"), step, batches, LEARNING_RATE)
+    loss, _ = update_weights(engine, settings("segment"), step, batches, rank_worker.RATES)
     assert loss == expected

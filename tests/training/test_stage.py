@@ -90,6 +90,19 @@ def test_a_killed_stage_ends_with_the_weights_of_an_undisturbed_one(
     assert losses == [teacher.metrics_log.read()[step]["loss"] for step in range(1, 7)]
 
 
+def test_while_the_memory_warms_up_the_backbone_stays_as_it_was(dataset: Path, tmp_path: Path) -> None:
+    """Whatever its gradient, and whatever weight decay would take away."""
+    optimizer = {"learning_rate": 1e-3, "weight_decay": 0.1, "clip_norm": 1.0}
+    warmup = {**train_config().teacher.model_dump(), "memory_warmup_steps": 6, "optimizer": optimizer}
+    job = prepare(tmp_path, "teacher", dataset, train_config(teacher=warmup))
+    run(job)
+    begun, trained = checkpoint.start_weights(MODEL, CODEC, init=None, seed=5).state_dict(), weights(job)
+    changed = {name for name in begun if not torch.equal(begun[name], trained[name])}
+    assert changed == {name for name in begun if name.startswith("semantic_pack.")}
+    rates = [job.metrics_log.read()[step]["memory_learning_rate"] for step in range(1, 7)]
+    assert rates == [1e-3] * 6
+
+
 def test_the_direct_stage_changes_the_head_and_nothing_else(dataset: Path, teacher: StageJob) -> None:
     job = prepare(teacher.folder.parent, "direct", dataset)
     summary = run(job)

@@ -4,18 +4,25 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from training.config import OptimizerConfig
 from training.engine.fragments import MOMENTS, WEIGHT, Fragment
-from training.objectives.base import Objective, SegmentTask
+from training.model.weights import MEMORY_PREFIX
+from training.objectives.base import MODEL_PREFIX, Objective, SegmentTask
 from training.types import StepOutput
 
 HEAD_PREFIXES = ("norm_out.", "proj_out.")
 """The backbone's final norm and output layer (paper, A.2). Only as a prefix: every single block owns a ``proj_out``."""
+
+Part = Literal["backbone", "memory"]
+PARTS: tuple[Part, ...] = ("backbone", "memory")
+
+PART = "part"
+"""Key of a parameter group that names its part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,24 @@ class StepStats:
 
     grad_norm: float | None
     applied: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """Of one optimizer step; at 0 weights stay what they are, whatever their gradient and the weight decay.
+
+    Attributes:
+        backbone: Of all parameters but the memory's.
+        memory: Of SemanticPack's.
+    """
+
+    backbone: float
+    memory: float
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers to log; the memory's where it differs."""
+        differs = {"memory_learning_rate": self.memory} if self.memory != self.backbone else {}
+        return {"learning_rate": self.backbone, **differs}
 
 
 class Engine(Protocol):
@@ -76,7 +101,7 @@ class Engine(Protocol):
         """
         ...
 
-    def step(self, learning_rate: float) -> StepStats:
+    def step(self, rates: LearningRates) -> StepStats:
         """Clip, update, and clear the gradient; a gradient that is not finite updates nothing."""
         ...
 
@@ -125,10 +150,48 @@ def freeze_all_but_head(model: nn.Module) -> None:
 
 
 def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW (paper, 4.1) over the parameters that are trained."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    """AdamW (paper, 4.1) over the parameters that are trained: a group of the backbone's and one of the memory's.
+
+    They are told apart for their learning rates alone. Which parameters are trained cannot change under ZeRO once the
+    optimizer is made, so a part that waits has the rate 0.
+    """
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    groups = [
+        {PART: part, "params": [parameter for name, parameter in trained if part_of(name) == part]} for part in PARTS
+    ]
     return torch.optim.AdamW(
-        trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, eps=1e-8
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        eps=1e-8,
+    )
+
+
+def part_of(name: str) -> Part:
+    """Which part of the model a parameter of `ObjectiveModule` belongs to."""
+    return "memory" if name.startswith(MODEL_PREFIX + MEMORY_PREFIX) else "backbone"
+
+
+def set_learning_rates(groups: Iterable[dict[str, Any]], rates: LearningRates) -> None:
+    """Give each parameter group of `make_optimizer` the rate of its part."""
+    for group in groups:
+        group["lr"] = rates.memory if group[PART] == "memory" else rates.backbone
+
+
+def learning_rates_at(step: int, num_steps: int, config: OptimizerConfig, *, memory_warmup_steps: int) -> LearningRates:
+    """The learning rates of a step; the backbone's schedule begins when the backbone does.
+
+    Args:
+        step: From 0.
+        num_steps: Steps of the stage.
+        config: Peak, warm-up and what follows it.
+        memory_warmup_steps: First steps, in which only the memory learns.
+    """
+    waited = step - memory_warmup_steps
+    return LearningRates(
+        backbone=0.0 if waited < 0 else learning_rate_at(waited, num_steps - memory_warmup_steps, config),
+        memory=learning_rate_at(step, num_steps, config),
     )
 
 

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from training.config import OptimizerConfig
 from training.engine.base import (
+    LearningRates,
     StepStats,
     begin_moments,
     count_updates,
     make_optimizer,
     replicated_fragments,
+    set_learning_rates,
     set_updates,
 )
 from training.engine.fragments import Fragment
@@ -58,13 +60,12 @@ class PlainEngine:
             parameter.grad = torch.zeros_like(parameter)
         yield
 
-    def step(self, learning_rate: float) -> StepStats:
+    def step(self, rates: LearningRates) -> StepStats:
         """Clip and update."""
         norm = torch.nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
         if not norm.isfinite():
             return StepStats(grad_norm=float(norm), applied=False)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rates(self._optimizer.param_groups, rates)
         self._optimizer.step()
         return StepStats(grad_norm=float(norm), applied=True)
 

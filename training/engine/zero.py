@@ -16,11 +16,13 @@ from torch import Tensor
 
 from training.config import EngineConfig, OptimizerConfig
 from training.engine.base import (
+    LearningRates,
     StepStats,
     begin_moments,
     count_updates,
     make_optimizer,
     replicated_fragments,
+    set_learning_rates,
     set_updates,
 )
 from training.engine.fragments import Fragment
@@ -133,10 +135,9 @@ class ZeroEngine:
             with self.pulse.meeting():
                 stack.close()
 
-    def step(self, learning_rate: float) -> StepStats:
+    def step(self, rates: LearningRates) -> StepStats:
         """Clip and update, all ranks together."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rates(self._engine.optimizer.param_groups, rates)
         with self.pulse.meeting():
             applied = self._take_step()
         norm = self._engine.get_global_grad_norm()

@@ -1,9 +1,10 @@
 """MemoryPack: SemanticPack's tokens in the context stream of the diffusers FramePack transformer, which is not forked.
 
-The backbone measures its context by what `image_projection` returns. So that layer is replaced by one with the same
-parameters that appends the memory tokens to the image tokens; nothing else of the backbone changes, and without memory
-tokens the output is the backbone's to the last bit. Order in the context stream: image, memory, text; its tokens have
-no positions, and padded text must come last.
+The backbone takes what `context_embedder` makes of the prompt into its context stream, as long as a mask says. So that
+layer is replaced by one with the same parameters that puts the memory tokens before the text tokens; nothing else of
+the backbone changes, and without memory the output is the backbone's to the last bit. The tokens of the context stream
+have no positions, so their order is free: image, then the real tokens of memory and text, and padding last, where the
+backbone's mask expects it.
 """
 
 from collections.abc import Mapping
@@ -14,30 +15,46 @@ import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.transformers.transformer_hunyuan_video_framepack import FramepackClipVisionProjection
+from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTokenRefiner
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from training.config import MemoryConfig
 from training.flow_matching import timestep_of, velocity_of_backbone
 from training.model.frame_pack import append_history, empty_history, pack_history
-from training.model.rope import RopeMode, TemporalIndices, temporal_indices
+from training.model.rope import RopeMode, TemporalIndices, temporal_indices, warn_if_positions_repeat
 from training.model.semantic_pack import SemanticPack
-from training.types import Condition, SegmentContext
+from training.types import Condition, Memory, SegmentContext
 
 GUIDANCE_UNIT = 1000.0
 """The backbone's guidance embedding takes 1000 times the scale (FramePack)."""
 
 
-class ContextProjection(FramepackClipVisionProjection):
-    """The backbone's image projection, with memory tokens appended to what it returns."""
+class ContextEmbedder(HunyuanVideoTokenRefiner):
+    """The backbone's text embedder, with memory tokens before what it returns, if any, and padding last."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, image_and_memory: tuple[Tensor, Tensor | None]
+        self, text_and_memory: tuple[Tensor, Tensor, Memory | None], timestep: Tensor, _context_mask: Tensor
     ) -> Tensor:
-        """Image tokens (B, N, D) and behind them the memory tokens, if any."""
-        image_BND, memory_tokens = image_and_memory
-        projected = super().forward(image_BND)
-        return projected if memory_tokens is None else torch.cat([projected, memory_tokens], dim=1)
+        """Memory and text tokens, (B, N + L, D), those that are real first.
+
+        Args:
+            text_and_memory: Text features (B, L, features), their mask, and psi.
+            timestep: The backbone's, (B,).
+        """
+        text_BLD, text_mask_BL, memory = text_and_memory
+        # diffusers declares integers, and takes all numbers
+        refined = super().forward(text_BLD, timestep, text_mask_BL)  # pyright: ignore[reportArgumentType]
+        if memory is None:
+            return refined
+        tokens = torch.cat([memory.tokens_BND, refined], dim=1)
+        order = (context_mask(memory, text_mask_BL) == 0).int().argsort(dim=1, stable=True)
+        return tokens.gather(1, order[:, :, None].expand_as(tokens))
+
+
+def context_mask(memory: Memory, text_mask_BL: Tensor) -> Tensor:
+    """Which tokens of memory and text are real, (B, N + L)."""
+    return torch.cat([memory.mask_BN.to(text_mask_BL.dtype), text_mask_BL], dim=1)
 
 
 class MemoryPackTransformer3DModel(HunyuanVideoFramepackTransformer3DModel):
@@ -96,7 +113,9 @@ class MemoryPackTransformer3DModel(HunyuanVideoFramepackTransformer3DModel):
             has_clean_x_embedder=has_clean_x_embedder,
         )
         inner_dim = num_attention_heads * attention_head_dim
-        self.image_projection = ContextProjection(image_proj_dim, inner_dim)
+        self.context_embedder = ContextEmbedder(
+            text_embed_dim, num_attention_heads, attention_head_dim, num_layers=num_refiner_layers
+        )
         self.semantic_pack: SemanticPack | None = None
         # strict=False: a configuration read from JSON has lists where the settings have tuples
         settings = None if memory is None else MemoryConfig.model_validate(dict(memory), strict=False)
@@ -112,8 +131,9 @@ class MemoryPackTransformer3DModel(HunyuanVideoFramepackTransformer3DModel):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         *args: Any,  # noqa: ANN401 - the backbone's, whatever they are
-        image_embeds: Tensor,
-        memory_tokens: Tensor | None = None,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        memory: Memory | None = None,
         return_dict: bool = True,
         **kwargs: Any,  # noqa: ANN401
     ) -> tuple[Tensor] | Transformer2DModelOutput:
@@ -121,13 +141,24 @@ class MemoryPackTransformer3DModel(HunyuanVideoFramepackTransformer3DModel):
 
         Args:
             args: As the backbone's.
-            image_embeds: Image features, (B, N, D).
-            memory_tokens: Tokens of the backbone's width, (B, N, D), all real; None is no memory.
+            encoder_hidden_states: Text features, (B, L, features).
+            encoder_attention_mask: 1 for a real text token, 0 for padding, (B, L).
+            memory: psi with tokens of the backbone's width; None is no memory.
             return_dict: False for a tuple.
             kwargs: As the backbone's.
         """
-        image_and_memory: Any = (image_embeds, memory_tokens)  # the backbone hands it to ContextProjection, unread
-        return super().forward(*args, image_embeds=image_and_memory, return_dict=return_dict, **kwargs)
+        # the backbone hands the tuple to ContextEmbedder, unread
+        text_and_memory: Any = (encoder_hidden_states, encoder_attention_mask, memory)
+        if memory is not None:
+            mask = context_mask(memory, encoder_attention_mask)
+            encoder_attention_mask = mask.sort(dim=1, descending=True).values
+        return super().forward(
+            *args,
+            encoder_hidden_states=text_and_memory,
+            encoder_attention_mask=encoder_attention_mask,
+            return_dict=return_dict,
+            **kwargs,
+        )
 
 
 def first_context(start_latent_BCTHW: Tensor) -> SegmentContext:
@@ -153,7 +184,7 @@ def next_context(
     memory = context.memory
     if model.semantic_pack is not None:
         psi = model.semantic_pack.initial_memory(condition) if memory is None else memory
-        memory = model.semantic_pack.update(psi, segment_BCTHW)
+        memory = _updated(model, model.semantic_pack, psi, segment_BCTHW)
     return replace(
         context,
         history_BCTHW=append_history(context.history_BCTHW, segment_BCTHW),
@@ -162,15 +193,20 @@ def next_context(
     )
 
 
-def memory_tokens(model: MemoryPackTransformer3DModel, context: SegmentContext) -> Tensor | None:
-    """Context tokens of the backbone that carry psi, None where there is no memory.
+def _updated(
+    model: MemoryPackTransformer3DModel, semantic_pack: SemanticPack, psi: Memory, segment_BCTHW: Tensor
+) -> Memory:
+    """The memory after a segment; where activations are checkpointed, the backward pass recomputes its too."""
+    if model.is_gradient_checkpointing and torch.is_grad_enabled():
+        return checkpoint(semantic_pack.update, psi, segment_BCTHW, use_reentrant=False)
+    return semantic_pack.update(psi, segment_BCTHW)
 
-    psi_0, the only memory with padded tokens, is never read here: memory begins with psi_1, whose tokens are all real.
-    """
+
+def context_memory(model: MemoryPackTransformer3DModel, context: SegmentContext) -> Memory | None:
+    """What the backbone reads of psi, None before the first segment and where there is no memory."""
     if model.semantic_pack is None or context.memory is None:
         return None
-    assert context.segment_index > 0, "psi_0 has padded tokens, which the context stream cannot mask"
-    return model.semantic_pack.context_tokens(context.memory)
+    return model.semantic_pack.as_context(context.memory)
 
 
 def predict_velocity(
@@ -199,12 +235,18 @@ def predict_velocity(
         hidden_states=x_t.to(model.dtype),
         timestep=timestep_of(t),
         guidance=x_t.new_full((len(x_t),), GUIDANCE_UNIT * guidance_scale, dtype=torch.float32),
-        memory_tokens=memory_tokens(model, context),
+        memory=context_memory(model, context),
         return_dict=False,
         **_condition_arguments(condition, model.dtype),
         **_history_arguments(context, indices, model.dtype),
     )
     return velocity_of_backbone(output[0])
+
+
+def warn_if_too_long(model: MemoryPackTransformer3DModel, num_segments: int, rope_mode: RopeMode) -> None:
+    """Log a warning where a video of so many segments is longer than the model's positions can tell."""
+    theta, temporal_dim = model.config["rope_theta"], model.config["rope_axes_dim"][0]
+    warn_if_positions_repeat(num_segments, rope_mode, temporal_dim=temporal_dim, theta=theta)
 
 
 def _condition_arguments(condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -3,24 +3,29 @@
 Shapes: B batch, C latent channels, T, H, W latent frames, rows and columns (of tokens: the grid after the convolution),
 N tokens, D memory width, M attention heads.
 
-psi_0 is the prompt's and the start image's tokens; from psi_1 on psi has one token for every `kernel` of latents in a
-segment, however long the video is. Two things the paper leaves open and this file decides: tokens get a fixed sinusoidal
-position inside their segment, because nothing downstream knows where they came from; and Squeeze adds to the visual
-tokens instead of replacing them: without that residual psi_{n+1} lies in the span of psi_n's values, and no picture
-could ever be stored.
+psi_0 is the prompt's and the start image's tokens. What it grows to, however long the video is, depends on the
+structure (`FUSIONS`): one token for every `kernel` of latents in a segment (A), psi_0's own number (B), or both (C).
+Two things the paper leaves open and this file decides: tokens get a fixed sinusoidal position inside their segment,
+because nothing downstream knows where they came from; and Squeeze adds to the queries instead of replacing them:
+without that residual psi_{n+1} of structure A lies in the span of psi_n's values, and no picture could ever be stored.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.config import MemoryConfig
+from training.config import MemoryConfig, Structure
 from training.types import Condition, Memory
 
 Grid = tuple[int, int, int]
 """Tokens along t, h, w."""
+
+Fusion = Callable[[Memory, Memory], tuple[Memory, Memory]]
+"""(psi_n, visual tokens of x^n) to Squeeze's queries, which become psi_{n+1}, and the tokens that they read."""
 
 
 class Attention(nn.Module):
@@ -69,20 +74,51 @@ class WindowBlock(nn.Module):
 
 
 class SqueezeBlock(nn.Module):
-    """Structure A: visual tokens query psi, and keep what they are (residual); then a feed-forward layer."""
+    """Queries read from other tokens, and keep what they are (residual); then a feed-forward layer."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         """Pre-normalised."""
         super().__init__()
-        self.norm_query, self.norm_memory, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
+        self.norm_query, self.norm_source, self.norm_feed = (nn.LayerNorm(width) for _ in range(3))
         self.attention = Attention(width, num_heads)
         self.feed = FeedForward(width)
 
-    def forward(self, x_BND: Tensor, memory: Memory) -> Tensor:
-        """Visual tokens, enriched by what they find in psi; padded tokens of psi are never read."""
-        source = self.norm_memory(memory.tokens_BND)
-        x_BND = x_BND + self.attention(self.norm_query(x_BND), source, memory.mask_BN)
+    def forward(self, x_BND: Tensor, source: Memory) -> Tensor:
+        """The queries, enriched by what they find in the source; its padded tokens are never read."""
+        x_BND = x_BND + self.attention(self.norm_query(x_BND), self.norm_source(source.tokens_BND), source.mask_BN)
         return x_BND + self.feed(self.norm_feed(x_BND))
+
+
+def segment_queries_psi(psi: Memory, visual: Memory) -> tuple[Memory, Memory]:
+    """Structure A: the last segment as it was, enriched by what came before."""
+    return visual, psi
+
+
+def psi_queries_segment(psi: Memory, visual: Memory) -> tuple[Memory, Memory]:
+    """Structure B: the prompt's and the image's tokens, which collect what they find in every segment."""
+    return psi, visual
+
+
+def enriched_psi_queries_segment(psi: Memory, visual: Memory) -> tuple[Memory, Memory]:
+    """Structure C: as B, with the first segment's tokens beside the prompt's and the image's."""
+    return (join_tokens(psi, visual) if psi.num_segments == 0 else psi), visual
+
+
+FUSIONS: Mapping[Structure, Fusion] = {
+    "A": segment_queries_psi,
+    "B": psi_queries_segment,
+    "C": enriched_psi_queries_segment,
+}
+"""Who queries whom (paper, A.1, Fig. 6); another way to update the memory is a line here."""
+
+
+def join_tokens(first: Memory, second: Memory) -> Memory:
+    """The tokens of both, as many segments old as the first."""
+    return Memory(
+        tokens_BND=torch.cat([first.tokens_BND, second.tokens_BND], dim=1),
+        mask_BN=torch.cat([first.mask_BN, second.mask_BN], dim=1),
+        num_segments=first.num_segments,
+    )
 
 
 def pad_to_multiple(x_BCTHW: Tensor, kernel: Grid) -> Tensor:
@@ -167,7 +203,7 @@ class SemanticPack(nn.Module):
             out_features: Features of the backbone's context tokens.
         """
         super().__init__()
-        self.init = config.init
+        self.init, self.fuse = config.init, FUSIONS[config.structure]
         self.text_in = nn.Linear(text_dim, config.width)
         self.image_in = nn.Linear(image_dim, config.width)
         self.memorize = Memorize(in_channels, config)
@@ -182,20 +218,24 @@ class SemanticPack(nn.Module):
         tokens = torch.cat([text, image], dim=1)
         ones = condition.text_mask_BL.new_ones(condition.image_BND.shape[:2])
         mask = torch.cat([condition.text_mask_BL, ones], dim=1)
-        return Memory(tokens_BND=torch.zeros_like(tokens) if self.init == "zero" else tokens, mask_BN=mask)
+        psi_0 = torch.zeros_like(tokens) if self.init == "zero" else tokens
+        return Memory(tokens_BND=psi_0, mask_BN=mask, num_segments=0)
 
-    def update(self, memory: Memory, segment_BCTHW: Tensor) -> Memory:
-        """psi_{n+1} = Squeeze(psi_n, Memorize(x^n)) (paper, eq. 1); all its tokens are real.
+    def update(self, psi: Memory, segment_BCTHW: Tensor) -> Memory:
+        """psi_{n+1} = Squeeze(psi_n, Memorize(x^n)) (paper, eq. 1).
 
         Args:
-            memory: psi_n.
+            psi: psi_n.
             segment_BCTHW: x^n, clean latents; at inference the model's own output.
         """
         tokens = self.memorize(segment_BCTHW.to(self.text_in.weight.dtype))
+        visual = Memory(tokens_BND=tokens, mask_BN=psi.mask_BN.new_ones(tokens.shape[:2]), num_segments=1)
+        query, source = self.fuse(psi, visual)
+        tokens = query.tokens_BND
         for block in self.squeeze:
-            tokens = block(tokens, memory)
-        return Memory(tokens_BND=tokens, mask_BN=memory.mask_BN.new_ones(tokens.shape[:2]))
+            tokens = block(tokens, source)
+        return Memory(tokens_BND=tokens, mask_BN=query.mask_BN, num_segments=psi.num_segments + 1)
 
-    def context_tokens(self, memory: Memory) -> Tensor:
-        """What psi says as tokens of the backbone's context stream, (B, N, features of the backbone); from psi_1 on."""
-        return self.to_context(self.norm_out(memory.tokens_BND))
+    def as_context(self, psi: Memory) -> Memory:
+        """The memory as tokens of the backbone's context stream, which has features of its own."""
+        return replace(psi, tokens_BND=self.to_context(self.norm_out(psi.tokens_BND)))

@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import HunyuanVideoFramepackTransformer3DModel
+from diffusers import HunyuanVideoFramepackTransformer3DModel, ModelMixin
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
 from training.model.memory_pack import MemoryPackTransformer3DModel
-from training.model.presets import build_model, preset
-from training.model.semantic_pack import SemanticPack
+from training.model.presets import build_model
 
 RECORD_FILE, MEMORY_FILE = "longtake.json", "memory.safetensors"
 MEMORY_PREFIX = "semantic_pack."
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +182,32 @@ def load_model(folder: Path, *, dtype: torch.dtype) -> tuple[MemoryPackTransform
         ValueError: If the folder is not a model folder, or its weights are not the model's.
     """
     record = read_record(folder)
-    backbone = HunyuanVideoFramepackTransformer3DModel.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-    weights = dict(backbone.state_dict())
+    weights = read_weights(HunyuanVideoFramepackTransformer3DModel, folder, dtype=dtype)
     if record.model.memory.enabled:
         memory = load_file(folder / MEMORY_FILE)
         weights |= {MEMORY_PREFIX + name: tensor.to(dtype) for name, tensor in memory.items()}
     model = build_model(record.model, record.codec, device="meta", seed=0)
-    _assign(model, weights, source=str(folder))
+    assign_weights(model, weights, source=str(folder))
     return model, record
+
+
+def read_weights(backbone: type[ModelMixin], folder: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All weights of a diffusers folder, on the CPU.
+
+    Args:
+        backbone: The class that the folder is of.
+        folder: With ``config.json`` and safetensors.
+        dtype: Of all weights.
+
+    Raises:
+        ValueError: If the folder lacks a weight, or has one more: diffusers would go on with an uninitialised one.
+    """
+    loaded: Any = backbone.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+    model, found = loaded  # diffusers declares the model alone
+    wrong = {kind: sorted(map(str, names))[:5] for kind, names in found.items() if names}
+    if wrong:
+        raise ValueError(f"{folder} does not hold the weights of a {backbone.__name__}: {wrong}; download it again")
+    return dict(model.state_dict())
 
 
 def load_for_generate(
@@ -214,60 +231,12 @@ def codec_differences(trained: CodecRecord, given: CodecRecord) -> list[str]:
     return [f"{name} was {ours[name]!r} and is {theirs[name]!r}" for name in names]
 
 
-def load_base(
-    config: ModelConfig,
-    codec: CodecRecord,
-    source: str,
-    *,
-    revision: str | None,
-    allow_download: bool,
-    dtype: torch.dtype,
-    seed: int,
-) -> MemoryPackTransformer3DModel:
-    """A FramePack checkpoint with a fresh memory on top.
-
-    `from_pretrained` into our class would leave the memory's weights on meta, or uninitialised; so the backbone is
-    loaded by its own class and handed over, and only the memory may be missing.
-
-    Args:
-        config: Size and memory; the size must be the checkpoint's.
-        codec: Whose latents the checkpoint reads.
-        source: Folder, or hub id.
-        revision: Hub revision, pinned.
-        allow_download: Whether a hub may be asked.
-        dtype: Of all weights.
-        seed: Of the memory's weights.
+def assign_weights(model: MemoryPackTransformer3DModel, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Give a model on meta its weights, all of them and no others.
 
     Raises:
-        ValueError: If the checkpoint's sizes are not the preset's and the codec's.
+        ValueError: If names or shapes are not the model's.
     """
-    backbone = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
-        source, torch_dtype=dtype, revision=revision, local_files_only=not allow_download
-    )
-    model = build_model(config, codec, device="meta", seed=seed)
-    _assign(model, dict(backbone.state_dict()) | fresh_memory(config, codec, dtype=dtype, seed=seed), source=source)
-    return model
-
-
-def fresh_memory(config: ModelConfig, codec: CodecRecord, *, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
-    """Weights of a memory drawn from `seed`, under their names in the model; none where memory is off."""
-    if not config.memory.enabled:
-        return {}
-    size = preset(config.preset)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        memory = SemanticPack(
-            config.memory,
-            in_channels=codec.latent_channels,
-            text_dim=codec.text_dim,
-            image_dim=codec.image_dim,
-            out_features=size.num_heads * size.head_dim,
-        )
-    return {MEMORY_PREFIX + name: tensor.to(dtype) for name, tensor in memory.state_dict().items()}
-
-
-def _assign(model: MemoryPackTransformer3DModel, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Give a model on meta its weights, all of them and no others."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
@@ -275,3 +244,4 @@ def _assign(model: MemoryPackTransformer3DModel, weights: Mapping[str, Tensor], 
         shown = "; ".join(f"{name}: expected {expected.get(name)}, got {given.get(name)}" for name in wrong[:5])
         raise ValueError(f"{source} does not fit the preset and the codec: {len(wrong)} weights differ: {shown}")
     model.load_state_dict(weights, assign=True)
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))

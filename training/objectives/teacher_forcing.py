@@ -1,5 +1,6 @@
 """Teacher forcing (paper, 4.1, stage 1): the past is the ground truth."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -26,7 +27,7 @@ def teacher_forcing(model: MemoryPackTransformer3DModel, task: SegmentTask) -> S
     psi_0 .. psi_n are recomputed inside the graph, so that the memory learns what to keep over many segments; a psi
     that was detached between segments would never learn it.
     """
-    return _loss_after(model, task, true_context(model, task.batch, task.segment_index))
+    return _loss_after(model, task, true_context(model, task.batch, task.segment_index, grad_steps=None))
 
 
 def teacher_forcing_with(config: TeacherConfig) -> Objective:
@@ -34,15 +35,33 @@ def teacher_forcing_with(config: TeacherConfig) -> Objective:
 
     def objective(model: MemoryPackTransformer3DModel, task: SegmentTask) -> StepOutput:
         past = noisy_past(task, config.history_noise) if config.history_noise else task.batch
-        return _loss_after(model, task, true_context(model, past, task.segment_index))
+        context = true_context(model, past, task.segment_index, grad_steps=config.memory_grad_steps)
+        return _loss_after(model, task, context)
 
     return objective
 
 
-def true_context(model: MemoryPackTransformer3DModel, batch: SegmentBatch, segment_index: int) -> SegmentContext:
-    """What is known before a segment, if all earlier ones were the ground truth; with gradient through psi."""
-    context = first_context(batch.start_latent_BCTHW)
-    for i in range(segment_index):
+def true_context(
+    model: MemoryPackTransformer3DModel, batch: SegmentBatch, segment_index: int, *, grad_steps: int | None
+) -> SegmentContext:
+    """What is known before a segment, if all earlier ones were the ground truth.
+
+    Args:
+        model: Owner of the memory.
+        batch: The clips.
+        segment_index: n; the segment that comes next.
+        grad_steps: Last updates of psi with gradient; None is all of them.
+    """
+    frozen = 0 if grad_steps is None else max(0, segment_index - grad_steps)
+    with torch.no_grad():
+        context = _after(model, first_context(batch.start_latent_BCTHW), batch, range(frozen))
+    return _after(model, context, batch, range(frozen, segment_index))
+
+
+def _after(
+    model: MemoryPackTransformer3DModel, context: SegmentContext, batch: SegmentBatch, segments: Iterable[int]
+) -> SegmentContext:
+    for i in segments:
         context = next_context(model, context, batch.condition, segment_of(batch.latents_BCTHW, i))
     return context
 

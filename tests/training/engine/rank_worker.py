@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from preprocessing.samples import CodecRecord
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import EngineConfig, FlowConfig, MemoryConfig, ModelConfig, OptimizerConfig
-from training.engine.base import Engine, freeze_all_but_head
+from training.engine.base import Engine, LearningRates, freeze_all_but_head, part_of
 from training.engine.ema import Ema
 from training.engine.fragments import StoredFragments, load_fragments
 from training.engine.watchdog import watch
@@ -34,6 +34,7 @@ from training.order import backwards_per_rank, keyed_normals, stacks_of_rank
 from training.types import CheckpointRecord, ClipRow, Condition, GlobalStep, RandomKey, SegmentBatch
 
 HANG_EXIT_CODE = 70
+RATES = LearningRates(backbone=1e-3, memory=1e-3)
 CODEC = CodecRecord(
     codec_id="tiny", latent_channels=4, spatial_stride=8, text_dim=16, text_tokens=6, pooled_dim=8, image_dim=12,
     image_tokens=5, weights_sha256="0" * 64, options={},
@@ -110,7 +111,7 @@ def is_teacher(plan: str) -> bool:
 
 def settings(plan: str) -> StageSettings:
     return StageSettings(
-        name=plan, objective=teacher_forcing if is_teacher(plan) else direct_forcing, seed=3, num_steps=4,
+        name=plan, objective=teacher_forcing if is_teacher(plan) else direct_forcing, seed=3, num_steps=4, memory_warmup_steps=0,
         flow=FlowConfig(), rope_mode="relative_start", optimizer=optimizer(), save_every=9, validate_every=9,
         skip_nonfinite=False,
     )  # fmt: skip
@@ -158,7 +159,7 @@ class Case:
 
     def take(self, engine: Engine, step: GlobalStep) -> float:
         loss = self.accumulate(engine, step)
-        assert engine.step(1e-3).applied
+        assert engine.step(RATES).applied
         return loss
 
     def keep_gradients(self, engine: Engine, wrapped: ObjectiveModule, name: str) -> None:
@@ -182,7 +183,7 @@ def gradients_case(case: Case) -> dict[str, object]:
     for step in case.steps():
         losses.append(case.accumulate(engine, step))
         case.keep_gradients(engine, wrapped, str(step.step))
-        engine.step(1e-3)
+        engine.step(RATES)
     return {"losses": losses}
 
 
@@ -226,7 +227,7 @@ def poisoned_case(case: Case) -> dict[str, object]:
         for batch in batches(first, engine.rank, engine.num_ranks):
             output = engine.forward(teacher_forcing, validation_task(case, first, batch))
             engine.backward(output.loss * float("inf"))
-    applied = engine.step(1e-3).applied
+    applied = engine.step(RATES).applied
     engine.discard()
     return {"applied": applied, "loss": case.accumulate(engine, second)}
 
@@ -237,6 +238,20 @@ def validation_task(case: Case, step: GlobalStep, batch: SegmentBatch) -> Segmen
         batch=batch, segment_index=0, context=None, use_memory=False, use_history=True,
         key=RandomKey(seed=0, stage="poison", step=step.step), flow=used.flow, rope_mode=used.rope_mode,
     )  # fmt: skip
+
+
+def warmup_case(case: Case) -> dict[str, object]:
+    """The largest change of any of this rank's weights in a step of the memory alone."""
+    engine, _ = case.engine()
+    begun = dict(module(case.plan).named_parameters())
+    case.accumulate(engine, case.steps()[0])
+    engine.step(LearningRates(backbone=0.0, memory=1e-3))
+    changes: dict[str, float] = {"backbone": 0.0, "memory": 0.0}
+    for piece in engine.fragments:
+        old = begun[piece.name].detach().flatten()[piece.start : piece.start + len(piece.weight)]
+        part = part_of(piece.name)
+        changes[part] = max(changes[part], float((piece.weight - old).abs().max()))
+    return dict(changes)
 
 
 def resume_case(case: Case) -> dict[str, object]:
@@ -298,7 +313,7 @@ def hang_case(case: Case) -> dict[str, object]:
 
 KINDS = {
     "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "poisoned": poisoned_case,
-    "resume": resume_case, "go_on": go_on_case, "hang": hang_case,
+    "resume": resume_case, "go_on": go_on_case, "hang": hang_case, "warmup": warmup_case,
 }  # fmt: skip
 
 

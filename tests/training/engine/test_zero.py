@@ -91,6 +91,7 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
+            **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
         },
     )
@@ -123,7 +124,7 @@ def worst_errors(out: Path, name: str, plan: str, num_steps: int) -> list[float]
     for step in rank_worker.PLANS[plan]()[:num_steps]:
         accumulate(engine, plan, step)
         errors.append(largest_error(load_file(out / name / f"{step.step}.safetensors"), gradients_of(module)))
-        engine.step(1e-3)
+        engine.step(rank_worker.RATES)
     return errors
 
 
@@ -138,7 +139,7 @@ def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
     losses = []
     for step in rank_worker.PLANS[plan]():
         losses.append(accumulate(engine, plan, step))
-        engine.step(1e-3)
+        engine.step(rank_worker.RATES)
     assert results[name]["losses"] == pytest.approx(losses, rel=1e-5)
 
 
@@ -164,8 +165,21 @@ def test_optimizer_states_in_cpu_memory_change_nothing(
 @pytest.mark.usefixtures("results")
 @pytest.mark.parametrize(("plan", "zero_stage"), IN_BF16)
 def test_two_ranks_in_bf16_lose_no_segment(out: Path, plan: str, zero_stage: int) -> None:
-    # A lost micro-batch costs 0.3 of the largest gradient; rounding to bf16 costs less than 0.01 here.
-    assert max(worst_errors(out, f"bf16 {plan} {zero_stage}", plan, num_steps=2)) < 0.02
+    # A lost micro-batch costs 0.3 of the largest gradient; rounding to bf16 costs less than 0.01 here at equal weights.
+    # After a step they are not: where a gradient is almost zero, its rounding decides the sign of AdamW's first step.
+    first, second = worst_errors(out, f"bf16 {plan} {zero_stage}", plan, num_steps=2)
+    assert first < 0.02
+    assert second < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
+    results: Mapping[str, Mapping[str, float]], zero_stage: int
+) -> None:
+    changes = results[f"warmup {zero_stage}"]
+    assert changes["backbone"] == 0.0
+    assert changes["memory"] == pytest.approx(1e-3, rel=0.2)  # AdamW's first step is its learning rate
 
 
 @pytest.mark.slow
@@ -178,7 +192,7 @@ def test_the_average_of_partitioned_weights_is_that_of_whole_ones(
     first, second, third, *_ = rank_worker.PLANS[plan]()
     for step in (first, second):
         accumulate(engine, plan, step)
-        engine.step(1e-3)
+        engine.step(rank_worker.RATES)
         ema.update(step.step + 1)
     with ema.swapped():
         averaged = accumulate(engine, plan, third)
@@ -205,7 +219,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(
     engine, module = plain(plan)
     first, _, third, *_ = rank_worker.PLANS[plan]()
     accumulate(engine, plan, first)
-    engine.step(1e-3)
+    engine.step(rank_worker.RATES)
     accumulate(engine, plan, third)
     ours = load_file(out / f"spoiled {plan} {zero_stage}" / "third.safetensors")
     assert largest_error(ours, gradients_of(module)) < 1e-6

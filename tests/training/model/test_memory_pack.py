@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from preprocessing.samples import CodecRecord
-from training.config import MemoryConfig, ModelConfig
+from training.config import MemoryConfig, ModelConfig, Structure
 from training.model.memory_pack import (
     MemoryPackTransformer3DModel,
+    context_memory,
     first_context,
-    memory_tokens,
     next_context,
     predict_velocity,
 )
@@ -79,8 +79,9 @@ def test_memory_begins_with_the_first_segment_and_stays_one_size(
 ) -> None:
     condition = condition_of([4])
     assert context_after(tiny_model, condition, 0).memory is None
-    sizes = {memory_tokens(tiny_model, context_after(tiny_model, condition, n)).shape for n in (1, 2, 5)}  # pyright: ignore[reportOptionalMemberAccess]
-    assert sizes == {(1, 3 * 1 * 2, 32)}
+    memories = [context_memory(tiny_model, context_after(tiny_model, condition, n)) for n in (1, 2, 5)]
+    assert {m.tokens_BND.shape for m in memories if m is not None} == {(1, 3 * 1 * 2, 32)}
+    assert [m.num_segments for m in memories if m is not None] == [1, 2, 5]
 
 
 def test_memory_changes_the_output_and_forgetting_it_does_not_crash(
@@ -108,16 +109,20 @@ def test_history_is_what_came_before(tiny_model: MemoryPackTransformer3DModel, c
     assert torch.equal(context.start_latent_BCTHW, latents(100, 1, frames=1))
 
 
+@pytest.mark.parametrize("structure", ["A", "B", "C"])
 def test_a_batch_of_two_equals_two_batches_of_one(
-    tiny_model: MemoryPackTransformer3DModel, condition_of: ConditionOf
+    structure: Structure, tiny_codec: CodecRecord, condition_of: ConditionOf
 ) -> None:
+    """Prompts of unequal length: padding, in the text and in the memory of B and C, is nothing."""
+    config = ModelConfig(memory=MemoryConfig(width=24, num_heads=2, structure=structure))
+    model = build_model(config, tiny_codec, device="cpu", seed=0)
     condition = condition_of([4, 6])
-    together = velocity(tiny_model, context_after(tiny_model, condition, 2), condition)
-    context = context_after(tiny_model, condition, 2)
+    context = context_after(model, condition, 2)
+    together = velocity(model, context, condition)
     for i in range(2):
         one = slice(i, i + 1)
         alone = predict_velocity(
-            tiny_model,
+            model,
             latents(50, 2)[one],
             torch.linspace(0.3, 0.6, 2)[one],
             _pick(context, one),

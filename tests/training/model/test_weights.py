@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel
+from safetensors.torch import load_file, save_file
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
@@ -13,7 +14,6 @@ from training.model.memory_pack import MemoryPackTransformer3DModel, first_conte
 from training.model.weights import (
     as_diffusers,
     export_diffusers,
-    load_base,
     load_for_generate,
     load_model,
     save_model,
@@ -92,35 +92,14 @@ def test_an_export_replaces_a_model_folder_whole_and_nothing_else(
         export("holidays")
 
 
-def test_a_base_checkpoint_gets_a_fresh_memory_and_nothing_stays_on_meta(
-    folder: Path, tiny_model: MemoryPackTransformer3DModel, tiny_config: ModelConfig, tiny_codec: CodecRecord
-) -> None:
-    def load(seed: int) -> dict[str, torch.Tensor]:
-        model = load_base(
-            tiny_config,
-            tiny_codec,
-            str(folder),
-            revision=None,
-            allow_download=False,
-            dtype=torch.float32,
-            seed=seed,
-        )
-        return model.state_dict()
-
-    weights, base = load(seed=1), tiny_model.state_dict()
-    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
-    changed = {name for name in weights if not torch.equal(weights[name], base[name])}
-    assert changed
-    assert all(name.startswith("semantic_pack.") for name in changed)
-    assert weights_sha256(load(seed=1)) == weights_sha256(weights) != weights_sha256(load(seed=2))
-
-
-def test_a_base_checkpoint_of_another_size_is_refused(
-    folder: Path, tiny_config: ModelConfig, tiny_codec: CodecRecord
-) -> None:
-    config = tiny_config.model_copy(update={"preset": "small"})
-    with pytest.raises(ValueError, match="does not fit the preset"):
-        load_base(config, tiny_codec, str(folder), revision=None, allow_download=False, dtype=torch.float32, seed=0)
+def test_a_folder_that_lacks_a_weight_is_refused(folder: Path) -> None:
+    """Diffusers itself would go on with an uninitialised one."""
+    file = folder / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["proj_out.weight"]
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=r"missing_keys.*proj_out\.weight"):
+        load_model(folder, dtype=torch.float32)
 
 
 def test_another_codec_is_refused_with_what_differs(folder: Path, tiny_codec: CodecRecord) -> None:

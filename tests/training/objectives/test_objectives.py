@@ -6,7 +6,7 @@ from tests.training.engine import rank_worker
 from training.config import FlowConfig, SampleConfig, TeacherConfig, TimesConfig
 from training.engine.base import freeze_all_but_head
 from training.flow_matching import flow_sample, velocity_to_data
-from training.model.memory_pack import MemoryPackTransformer3DModel, next_context
+from training.model.memory_pack import MemoryPackTransformer3DModel, context_memory, next_context
 from training.objectives.base import Objective, SegmentTask, noised_segment, segment_of, velocity_at
 from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
 from training.objectives.student_forcing import student_forcing
@@ -54,6 +54,36 @@ def test_the_teacher_trains_what_the_memory_keeps_over_all_segments(model: Memor
     assert gradient["semantic_pack.memorize.patchify.weight"] > 0
 
 
+@pytest.mark.parametrize("grad_steps", [1, 2, 4, None])
+def test_truncation_changes_no_value_and_stops_the_gradient_at_older_segments(
+    grad_steps: int | None, model: MemoryPackTransformer3DModel
+) -> None:
+    """Segment 0 of four has left the history of 19 latents when segment 4 is made: only psi still leads to it."""
+    clips = batch(5)
+    clips.latents_BCTHW.requires_grad_()
+    context = true_context(model, clips, 4, grad_steps=grad_steps)
+    psi = context_memory(model, context)
+    assert psi is not None
+    (gradient,) = torch.autograd.grad(psi.tokens_BND.square().sum(), clips.latents_BCTHW)
+    reached = [bool(segment_of(gradient, n).any()) for n in range(4)]
+    assert reached == [grad_steps is None or n >= 4 - grad_steps for n in range(4)]
+    whole = true_context(model, clips, 4, grad_steps=None)
+    assert whole.memory is not None
+    assert context.memory is not None
+    assert torch.equal(context.memory.tokens_BND, whole.memory.tokens_BND)
+    assert torch.equal(context.history_BCTHW, whole.history_BCTHW)
+
+
+def test_the_setting_reaches_the_loss(model: MemoryPackTransformer3DModel) -> None:
+    whole, last = (
+        teacher_forcing_with(TeacherConfig(memory_grad_steps=steps))(model, task(batch(5), 4)).loss
+        for steps in (None, 1)
+    )
+    assert torch.equal(whole, last)
+    assert gradients(model, whole)["semantic_pack.text_in.weight"] > 0
+    assert gradients(model, last).get("semantic_pack.text_in.weight", 0) == 0
+
+
 def test_the_first_segment_and_memory_dropout_leave_the_memory_alone(model: MemoryPackTransformer3DModel) -> None:
     for first in (task(batch(4), 0), task(batch(4), 3, memory=False)):
         touched = gradients(model, teacher_forcing(model, first).loss)
@@ -69,7 +99,7 @@ def test_the_teacher_sees_no_future(model: MemoryPackTransformer3DModel) -> None
 
 def test_direct_forcing_goes_on_from_its_own_one_step_approximation(model: MemoryPackTransformer3DModel) -> None:
     first = task(batch(2), 0)
-    context = true_context(model, first.batch, 0)
+    context = true_context(model, first.batch, 0, grad_steps=None)
     sample = noised_segment(first)
     approximation = velocity_to_data(sample.x_t, velocity_at(model, sample, context, first), sample.t)
     following = direct_forcing(model, first).next_context
@@ -83,7 +113,9 @@ def test_psi_advances_by_what_the_model_made(model: MemoryPackTransformer3DModel
         following = objective(model, first).next_context
         assert following is not None
         made = following.history_BCTHW[:, :, -9:]
-        expected = next_context(model, true_context(model, first.batch, 0), first.batch.condition, made)
+        expected = next_context(
+            model, true_context(model, first.batch, 0, grad_steps=None), first.batch.condition, made
+        )
         assert expected.memory is not None
         assert following.memory is not None
         torch.testing.assert_close(following.memory.tokens_BND, expected.memory.tokens_BND, rtol=0, atol=0)
@@ -102,7 +134,7 @@ def test_student_forcing_in_one_step_is_equation_7_at_pure_noise(model: MemoryPa
     first = task(batch(2), 0)
     path, t = noised_segment(first), torch.zeros(1)
     noise = flow_sample(path.data, path.noise, t)
-    velocity = velocity_at(model, noise, true_context(model, first.batch, 0), first)
+    velocity = velocity_at(model, noise, true_context(model, first.batch, 0, grad_steps=None), first)
     following = student_forcing(SampleConfig(num_inference_steps=1))(model, first).next_context
     assert following is not None
     torch.testing.assert_close(
@@ -137,7 +169,7 @@ def test_history_noise_blurs_the_past_and_nothing_else(model: MemoryPackTransfor
     noisy, clean = teacher_forcing_with(TeacherConfig(history_noise=0.5)), teacher_forcing_with(TeacherConfig())
     clips = batch(3)
     for n, changes in ((0, False), (2, True)):
-        losses = [float(objective(model, task(clips, n)).loss) for objective in (noisy, clean, teacher_forcing)]
+        losses = [objective(model, task(clips, n)).loss.item() for objective in (noisy, clean, teacher_forcing)]
         assert losses[1] == losses[2]
         assert (losses[0] != losses[1]) == changes
 
