@@ -30,8 +30,8 @@ from preprocessing.rendering.truth import Truth, differences, totals
 from preprocessing.samples import PlannedClip, Split, clip_num_frames
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_frames_without_decord
+from training.config import StageName
 from training.run_folder import SUMMARY_FILE
-from training.stage import StageName
 from training.types import StageSummary
 
 logger = logging.getLogger(__name__)

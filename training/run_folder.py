@@ -19,18 +19,11 @@ from training.batches import (
 )
 from training.checkpoint import Weights, complete_steps, newest_step, record_from_values, step_folder
 from training.compatibility import is_base, refuse_other_model, refuse_other_run
-from training.config import ModelConfig, TrainConfig
+from training.config import ModelConfig, StageName, TrainConfig
 from training.model.base_weights import base_fingerprint, find_base
 from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
-from training.stage import (
-    StageJob,
-    StageName,
-    checkpoint_record,
-    export_checkpoint,
-    global_steps,
-    validation_clips,
-)
+from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps, validation_clips
 from training.types import CheckpointRecord, StageSummary
 
 STAGE_FILE, SUMMARY_FILE, PIN_FILE = "stage.json", "summary.json", "pin"

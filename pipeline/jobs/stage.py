@@ -10,10 +10,11 @@ from pipeline.jobs.train import run_training
 from pipeline.progress import Meter, progress
 from pipeline.tracking import TrackedRun, Tracking
 from training.batches import open_data
+from training.config import StageName
 from training.engine.base import freeze_all_but_head
 from training.model.presets import build_model
 from training.run_folder import check_job, finished, prepare_job
-from training.stage import StageJob, StageName
+from training.stage import StageJob
 from training.types import StageSummary
 
 

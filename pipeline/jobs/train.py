@@ -24,12 +24,12 @@ from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from pipeline.config import Recipe
 from pipeline.jobs import failures
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
-from training.config import OptimizerConfig
+from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
 from training.engine.watchdog import watch
 from training.objectives.base import ObjectiveModule
 from training.run_folder import finished, prepare_job, summarize, write_summary
-from training.stage import StageJob, StageName, run_stage
+from training.stage import StageJob, run_stage
 from training.types import CheckpointRecord, StageSummary
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pipeline.config import build_recipe
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.train import run_training
 from tests.training.small_dataset import MODEL, train_config
-from training.stage import StageName
+from training.config import StageName
 from training.types import StageSummary
 
 STEPS = 12

@@ -7,14 +7,14 @@ import torch
 from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
 from training import checkpoint
 from training.checkpoint import step_folder, write_checkpoint
-from training.config import MemoryConfig, TrainConfig
+from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
 from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError
 from training.run_folder import export_stage, finished, prepare_job, summarize, write_summary
-from training.stage import StageJob, StageName, run_stage
+from training.stage import StageJob, run_stage
 from training.types import CheckpointRecord, StageSummary
 
 
