@@ -89,7 +89,9 @@ def spoil(videos: Path, folder: Path, *, files: int, seed: int) -> list[str]:
     for k in range(files):
         source = rng.choice(sources if rng.random() < SELDOM else small)
         way = list(WAYS)[k % len(WAYS)]
-        data = WAYS[way](bytearray(source.read_bytes()), rng)
+        whole_bytes = data = source.read_bytes()
+        while data == whole_bytes:  # two equal windows, swapped, spoil nothing
+            data = WAYS[way](bytearray(whole_bytes), rng)
         (folder / f"{k:03}-{way}-{source.name}").write_bytes(data)
         if k % CLEAN_EVERY == 0:
             good = whole[k // CLEAN_EVERY % len(whole)]
@@ -220,15 +222,16 @@ def main() -> None:
 
 def fuzz(options: argparse.Namespace, folder: Path, cluster: SharedRay | None) -> Findings:
     """Spoil, run the whole files alone and all together, judge."""
-    clean = spoil(options.videos, folder / "spoiled", files=options.files, seed=options.seed)
-    (folder / "whole").mkdir()
+    together, by_themselves = (
+        folder / name / "videos" for name in ("together", "alone")
+    )  # the last name is in a source's id
+    clean = spoil(options.videos, together, files=options.files, seed=options.seed)
+    by_themselves.mkdir(parents=True)
     for name in clean:
-        shutil.copy(folder / "spoiled" / name, folder / "whole")
-    preprocess(folder / "whole", folder / "alone", folder / "alone.log", options.timeout, cluster)
-    said, wall_s, left = preprocess(
-        folder / "spoiled", folder / "dataset", folder / "fuzz.log", options.timeout, cluster
-    )
-    alone, dataset = (Dataset.open(str(folder / name)) for name in ("alone", "dataset"))
+        shutil.copy(together / name, by_themselves)
+    preprocess(by_themselves, folder / "reference", folder / "alone.log", options.timeout, cluster)
+    said, wall_s, left = preprocess(together, folder / "dataset", folder / "fuzz.log", options.timeout, cluster)
+    alone, dataset = (Dataset.open(str(folder / name)) for name in ("reference", "dataset"))
     return judge(dataset, alone, said, clean, files=options.files, wall_s=wall_s, left=left)
 
 
