@@ -91,7 +91,7 @@ def _scan_source(source: Source, settings: ScanSettings, worker: IsolatedWorker)
     for attempt in range(settings.scan.max_attempts):
         if attempt:
             # Killed from outside, it begins again as it was: the choice of decoder shows in the last bits of scores.
-            with_decord = with_decord and failure.from_outside and attempt < settings.scan.max_attempts - 1
+            with_decord = with_decord and failure.from_outside
         try:
             if source.span is None:
                 measured = worker.call(measure_file, source.location, settings, with_decord)

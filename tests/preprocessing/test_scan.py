@@ -135,14 +135,17 @@ def test_a_file_that_kills_its_decoder_is_tried_and_given_up(tmp_path: Path) -> 
     assert scan.message.endswith("2 times")
 
 
-def test_a_scan_whose_child_was_killed_from_outside_measures_the_same_to_the_last_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_scan_whose_children_were_killed_from_outside_measures_the_same_to_the_last_bit(
+    tmp_path: Path, kills: int
+) -> None:
     write_film(tmp_path / "a.mp4", 200)
     with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as undisturbed:
         expected = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, undisturbed)
-    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as killed_once:
-        killer = Timer(0.0, _kill_child_at_work, (killed_once,))
+    with IsolatedWorker(progress_timeout_s=60, memory_limit_mb=2048) as killed:
+        killer = Timer(0.0, _kill_children_at_work, (killed, kills))
         killer.start()
-        scan = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, killed_once)
+        scan = scan_source(source_at(tmp_path / "a.mp4"), SETTINGS, killed)
         killer.join()
     assert scan.decoder == expected.decoder == "decord"
     assert scan.signals is not None
@@ -151,10 +154,13 @@ def test_a_scan_whose_child_was_killed_from_outside_measures_the_same_to_the_las
         assert np.array_equal(values, scan.signals.motion[name], equal_nan=True)
 
 
-def _kill_child_at_work(worker: IsolatedWorker) -> None:
-    while worker.pid is None:
-        time.sleep(0.001)
-    os.kill(worker.pid, signal.SIGKILL)
+def _kill_children_at_work(worker: IsolatedWorker, kills: int) -> None:
+    dead: set[int | None] = {None}
+    for _ in range(kills):
+        while (pid := worker.pid) in dead or pid is None:
+            time.sleep(0.001)
+        dead.add(pid)
+        os.kill(pid, signal.SIGKILL)
 
 
 def write_film(path: Path, num_frames: int) -> None:
