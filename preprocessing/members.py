@@ -7,10 +7,12 @@ handled as uint16 here.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, TensorSpec, deserialize, serialize
+from safetensors import TensorSpec, serialize
 
 from preprocessing.samples import LATENTS_PER_SEGMENT, LatentSample, TextFeatures
 
@@ -18,6 +20,12 @@ CLIP_ID = re.compile(r"[a-z0-9_-]+")
 LATENTS = "latents.safetensors"
 MEMBERS = ("image.safetensors", "json", LATENTS, "text.safetensors")
 """What every sample consists of, in the order of the tar; WebDataset keys split at the first dot."""
+
+HEADER_SIZE = 8
+"""Bytes of a safetensors file that give the length of its header."""
+
+NUMPY_TYPES = {"BF16": np.uint16, "I64": np.int64}
+"""How numpy holds the types of a shard's tensors."""
 
 
 def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -64,8 +72,59 @@ def encode_sample(sample: LatentSample) -> dict[str, bytes]:
         raise ValueError(f"{sample.key} cannot be stored: {error}") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredSample:
+    """A sample as its shard holds it: views of the bytes that were read, bfloat16 numbers as their bits.
+
+    Nothing is copied or converted before it is known which segments are wanted. The arrays are read-only.
+
+    Attributes:
+        key: The clip's id.
+        latents_CTHW: Bits of the clip's latents, (C, 1 + 9 n, h, w).
+        start_latent_CTHW: Bits of its first frame encoded alone.
+        llama_LD: Bits of the prompt's tokens.
+        mask_L: Which of them are real.
+        clip_pooled_D: Bits of the pooled prompt.
+        siglip_ND: Bits of the first frame's features.
+        metadata: As `LatentSample` has it.
+    """
+
+    key: str
+    latents_CTHW: NDArray[np.uint16]
+    start_latent_CTHW: NDArray[np.uint16]
+    llama_LD: NDArray[np.uint16]
+    mask_L: NDArray[np.int64]
+    clip_pooled_D: NDArray[np.uint16]
+    siglip_ND: NDArray[np.uint16]
+    metadata: Mapping[str, object]
+
+    def decoded(self) -> LatentSample:
+        """The numbers."""
+        return LatentSample(
+            key=self.key,
+            latents_CTHW=from_bfloat16(self.latents_CTHW),
+            start_latent_CTHW=from_bfloat16(self.start_latent_CTHW),
+            text=TextFeatures(
+                llama_LD=from_bfloat16(self.llama_LD),
+                mask_L=self.mask_L,
+                clip_pooled_D=from_bfloat16(self.clip_pooled_D),
+            ),
+            siglip_ND=from_bfloat16(self.siglip_ND),
+            metadata=self.metadata,
+        )
+
+
 def decode_sample(key: str, members: Mapping[str, bytes]) -> LatentSample:
     """A sample from its members, named as `encode_sample` and WebDataset name them; no pickle is ever read.
+
+    Raises:
+        ValueError: If a member is missing or malformed.
+    """
+    return view_sample(key, members).decoded()
+
+
+def view_sample(key: str, members: Mapping[str, bytes | memoryview]) -> StoredSample:
+    """The same without a copy.
 
     Raises:
         ValueError: If a member is missing or malformed.
@@ -74,13 +133,15 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> LatentSample:
     if missing:
         raise ValueError(f"sample {key} lacks {', '.join(missing)}")
     latents, text = _load(members[LATENTS]), _load(members["text.safetensors"])
-    return LatentSample(
+    return StoredSample(
         key=key,
         latents_CTHW=latents["latents"],
         start_latent_CTHW=latents["start_latent"],
-        text=TextFeatures(llama_LD=text["llama"], mask_L=text["mask"], clip_pooled_D=text["clip_pooled"]),
+        llama_LD=text["llama"],
+        mask_L=text["mask"],
+        clip_pooled_D=text["clip_pooled"],
         siglip_ND=_load(members["image.safetensors"])["siglip"],
-        metadata=json.loads(members["json"]),
+        metadata=json.loads(bytes(members["json"])),
     )
 
 
@@ -102,25 +163,35 @@ def _stored(values: NDArray[np.generic]) -> tuple[str, NDArray[np.generic]]:
     return "bfloat16", to_bfloat16(values.astype(np.float32, copy=False))
 
 
-def _load(data: bytes) -> dict[str, NDArray]:
+def _load(data: bytes | memoryview) -> dict[str, NDArray]:
+    """Views of a safetensors file; the package's own reader would copy."""
+    header, begin = _header(data)
     try:
-        return {name: _loaded(view) for name, view in deserialize(data)}
-    except SafetensorError as error:
+        return {name: _view(data, begin, tensor) for name, tensor in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"a broken safetensors member: {error}") from error
 
 
-def _loaded(view: Mapping[str, object]) -> NDArray:
-    dtype, shape, data = view["dtype"], view["shape"], view["data"]
-    assert isinstance(data, bytes | bytearray)
-    assert isinstance(shape, list | tuple)
-    if dtype == "I64":
-        return np.frombuffer(data, np.int64).reshape(shape)
-    if dtype == "BF16":
-        return from_bfloat16(np.frombuffer(data, np.uint16)).reshape(shape)
-    raise ValueError(f"a tensor of type {dtype}; shards hold BF16 and I64")
+def _header(data: bytes | memoryview) -> tuple[dict[str, dict], int]:
+    """What a safetensors file says of its tensors, and where their bytes begin."""
+    begin = HEADER_SIZE + int.from_bytes(data[:HEADER_SIZE], "little")
+    try:
+        return json.loads(bytes(data[HEADER_SIZE:begin])), begin
+    except ValueError as error:
+        raise ValueError(f"a broken safetensors member: {error}") from error
+
+
+def _view(data: bytes | memoryview, begin: int, tensor: Mapping[str, Any]) -> NDArray:
+    if tensor["dtype"] not in NUMPY_TYPES:
+        raise ValueError(f"a tensor of type {tensor['dtype']}; shards hold BF16 and I64")
+    start, end = tensor["data_offsets"]
+    if not 0 <= start <= end <= len(data) - begin:
+        raise ValueError(f"bytes {start} to {end} of {len(data) - begin}")
+    values = np.frombuffer(data, np.uint8, count=end - start, offset=begin + start)
+    return values.view(NUMPY_TYPES[tensor["dtype"]]).reshape(tensor["shape"])
 
 
 def stored_num_segments(latents_member: bytes) -> int:
     """Segments of a sample, from the header of its latents."""
-    header = json.loads(latents_member[8 : 8 + int.from_bytes(latents_member[:8], "little")])
+    header, _ = _header(latents_member)
     return (int(header["latents"]["shape"][1]) - 1) // LATENTS_PER_SEGMENT

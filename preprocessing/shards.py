@@ -20,7 +20,7 @@ import pyarrow as pa
 import xxhash
 
 from preprocessing.keys import explained_writes
-from preprocessing.members import LATENTS, decode_sample, encode_sample, stored_num_segments
+from preprocessing.members import LATENTS, StoredSample, encode_sample, stored_num_segments, view_sample
 from preprocessing.samples import IndexRow, LatentSample, ShardRecord
 from preprocessing.storage import Storage, read_parquet, write_parquet
 
@@ -189,6 +189,10 @@ class ShardReader:
         Raises:
             ValueError: If the sample is not in the shard, or its bytes are not those that were written.
         """
+        return self.view(key, clip_id, check=check).decoded()
+
+    def view(self, key: str, clip_id: str, *, check: bool = True) -> StoredSample:
+        """One sample as it is stored: of a local shard nothing is copied. Arguments and errors as `read`."""
         shard = self._shard(key)
         rows = shard.rows.get(clip_id)
         if rows is None:
@@ -198,16 +202,16 @@ class ShardReader:
         members = {row.member: data[row.offset - start : row.offset - start + row.size] for row in rows}
         if check:
             self._check(key, rows, members)
-        return decode_sample(clip_id, {name.partition(".")[2]: part for name, part in members.items()})
+        return view_sample(clip_id, {name.partition(".")[2]: part for name, part in members.items()})
 
-    def _range(self, key: str, shard: _OpenShard, start: int, end: int) -> bytes:
+    def _range(self, key: str, shard: _OpenShard, start: int, end: int) -> memoryview:
         if shard.data is None:
-            return self._storage.read_range(tar_key(key), start, end - start)
+            return memoryview(self._storage.read_range(tar_key(key), start, end - start))
         if end > len(shard.data):
             raise ValueError(f"shard {key} is shorter than its index says; run longtake verify {self._storage.uri}")
-        return shard.data[start:end]
+        return memoryview(shard.data)[start:end]
 
-    def _check(self, key: str, rows: tuple[IndexRow, ...], members: Mapping[str, bytes]) -> None:
+    def _check(self, key: str, rows: tuple[IndexRow, ...], members: Mapping[str, memoryview]) -> None:
         for row in rows:
             if xxhash.xxh3_128_hexdigest(members[row.member]) != row.xxh3:
                 raise ValueError(

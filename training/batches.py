@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocessing.dataset import Dataset
+from preprocessing.members import StoredSample
 from preprocessing.pins import Pin, pin, unpin
-from preprocessing.samples import CodecRecord, LatentSample, Split, clip_num_latents
+from preprocessing.samples import CodecRecord, Split, clip_num_latents
 from preprocessing.shards import ShardReader, read_metadata
 from training.order import stacks_of_rank
 from training.types import ClipRow, Condition, GlobalStep, SegmentBatch
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SampleReader = Callable[[ClipRow], LatentSample]
+SampleReader = Callable[[ClipRow], StoredSample]
 """Reads one clip of the manifest."""
 
 
@@ -55,7 +56,7 @@ def step_batches(
 
 
 def clip_batch(
-    samples: Sequence[LatentSample], positions: Sequence[int], *, num_segments: int, device: torch.device
+    samples: Sequence[StoredSample], positions: Sequence[int], *, num_segments: int, device: torch.device
 ) -> SegmentBatch:
     """The first segments of some clips as one batch, in fp32.
 
@@ -74,7 +75,7 @@ def clip_batch(
     )
 
 
-def _first_latents(sample: LatentSample, num_latents: int) -> NDArray[np.float32]:
+def _first_latents(sample: StoredSample, num_latents: int) -> NDArray[np.uint16]:
     if sample.latents_CTHW.shape[1] < num_latents:
         raise ValueError(
             f"clip {sample.key} has {sample.latents_CTHW.shape[1]} latent frames, the manifest promises {num_latents};"
@@ -83,19 +84,19 @@ def _first_latents(sample: LatentSample, num_latents: int) -> NDArray[np.float32
     return sample.latents_CTHW[:, :num_latents]
 
 
-def _check_one_shape(samples: Sequence[LatentSample], latents: Sequence[NDArray[np.float32]]) -> None:
+def _check_one_shape(samples: Sequence[StoredSample], latents: Sequence[NDArray[np.uint16]]) -> None:
     shapes = {sample.key: array.shape for sample, array in zip(samples, latents, strict=True)}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"clips of unequal size in one batch: {shapes}; run longtake verify on the dataset")
 
 
-def _condition(samples: Sequence[LatentSample], device: torch.device) -> Condition:
+def _condition(samples: Sequence[StoredSample], device: torch.device) -> Condition:
     """The clips' features; prompts of unequal length are padded behind their last token."""
-    length = max(len(sample.text.mask_L) for sample in samples)
+    length = max(len(sample.mask_L) for sample in samples)
     return Condition(
-        text_BLD=_stack([_pad(sample.text.llama_LD, length) for sample in samples], device),
-        text_mask_BL=_stack([_pad(sample.text.mask_L, length) for sample in samples], device),
-        pooled_BD=_stack([sample.text.clip_pooled_D for sample in samples], device),
+        text_BLD=_stack([_pad(sample.llama_LD, length) for sample in samples], device),
+        text_mask_BL=torch.from_numpy(np.stack([_pad(sample.mask_L, length) for sample in samples])).to(device),
+        pooled_BD=_stack([sample.clip_pooled_D for sample in samples], device),
         image_BND=_stack([sample.siglip_ND for sample in samples], device),
     )
 
@@ -105,8 +106,9 @@ def _pad(tokens: NDArray[np.generic], length: int) -> NDArray[np.generic]:
     return np.pad(tokens, [(0, missing), *[(0, 0)] * (tokens.ndim - 1)]) if missing else tokens
 
 
-def _stack(arrays: Sequence[NDArray[np.generic]], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack(arrays)).to(device, non_blocking=True)
+def _stack(bits: Sequence[NDArray[np.generic]], device: torch.device) -> Tensor:
+    """bfloat16 until they are on the device, fp32 from there on."""
+    return torch.from_numpy(np.stack(bits)).view(torch.bfloat16).to(device, non_blocking=True).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,10 +237,10 @@ def sample_reader() -> SampleReader:
     """Reads clips of any dataset; keeps the last shards open."""
     readers: dict[str, ShardReader] = {}
 
-    def read(row: ClipRow) -> LatentSample:
+    def read(row: ClipRow) -> StoredSample:
         if row.dataset not in readers:
             readers[row.dataset] = ShardReader(Dataset.open(row.dataset).storage)
-        return readers[row.dataset].read(row.shard, row.clip_id)
+        return readers[row.dataset].view(row.shard, row.clip_id)
 
     return read
 

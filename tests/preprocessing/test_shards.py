@@ -139,3 +139,12 @@ def test_a_reader_goes_on_beyond_the_shards_it_keeps_open(tmp_path: Path) -> Non
     for i, key in [*enumerate(keys), (0, keys[0])]:
         assert_equal_samples(reader.read(key, "clip"), make_sample("clip", seed=i))
     assert len(reader._open) == OPEN_SHARDS
+
+
+def test_a_viewed_sample_is_what_was_read_without_a_copy(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    record = write_shard(storage, "a/0", [make_sample("clip")], scratch=tmp_path / "scratch")
+    stored = ShardReader(storage).view(record.key, "clip")
+    assert_equal_samples(stored.decoded(), make_sample("clip"))
+    assert not stored.latents_CTHW.flags.owndata
+    assert not stored.latents_CTHW.flags.writeable

@@ -5,24 +5,26 @@ import numpy as np
 import pytest
 import torch
 
-from preprocessing.samples import LatentSample, TextFeatures
+from preprocessing.members import StoredSample, from_bfloat16, to_bfloat16
 from training.batches import clip_batch, prefetch, step_batches
 from training.types import ClipRow, GlobalStep
 
 CPU = torch.device("cpu")
 
 
-def sample(key: str, num_segments: int, *, text_tokens: int = 4, width: int = 8) -> LatentSample:
+def sample(key: str, num_segments: int, *, text_tokens: int = 4, width: int = 8) -> StoredSample:
     rng = np.random.default_rng(len(key) + num_segments)
 
     def data(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32)
+        return to_bfloat16(rng.standard_normal(shape).astype(np.float32))
 
-    return LatentSample(
+    return StoredSample(
         key=key,
         latents_CTHW=data(4, 1 + 9 * num_segments, 8, width),
         start_latent_CTHW=data(4, 1, 8, width),
-        text=TextFeatures(llama_LD=data(text_tokens, 6), mask_L=np.ones(text_tokens, np.int64), clip_pooled_D=data(5)),
+        llama_LD=data(text_tokens, 6),
+        mask_L=np.ones(text_tokens, np.int64),
+        clip_pooled_D=data(5),
         siglip_ND=data(3, 7),
         metadata={},
     )
@@ -37,7 +39,7 @@ def test_a_batch_holds_the_first_segments_of_its_clips() -> None:
     batch = clip_batch(clips, (4, 5), num_segments=2, device=CPU)
     assert batch.num_segments == 2
     assert batch.positions == (4, 5)
-    np.testing.assert_array_equal(batch.latents_BCTHW[0].numpy(), clips[0].latents_CTHW[:, :19])
+    np.testing.assert_array_equal(batch.latents_BCTHW[0].numpy(), from_bfloat16(clips[0].latents_CTHW[:, :19]))
 
 
 def test_prompts_of_unequal_length_are_padded_behind_their_last_token() -> None:
