@@ -13,6 +13,9 @@ from pipeline.commands.output import emit
 from pipeline.config import load_recipe
 
 if TYPE_CHECKING:
+    from pipeline.config import Recipe
+    from pipeline.jobs.stage_preview import StageCost, StagePreview
+    from training.config import StageName
     from training.types import StageSummary
 
 
@@ -41,8 +44,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: Annotated[list[str], typer.Option("--dataset", help="Dataset: a folder or URI; repeatable.")],
-    run: RunOption,
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Dataset: a folder or URI; repeatable.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; holds a folder for each stage.")] = None,
     stage: Annotated[
         Stage | None, typer.Option("--stage", help="Default: all of the recipe's train.stages, one after another.")
     ] = None,
@@ -60,18 +65,29 @@ def train(
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
     dry_run: options.DryRun = False,
+    gpu_memory_gb: Annotated[
+        float | None,
+        typer.Option("--gpu-memory-gb", min=0, help="With --dry-run: say whether a rank fits into a GPU of this size."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train on Ray Train and DeepSpeed, one stage or all; the same command again resumes."""
-    from pipeline.jobs.stage import preview_stage, train_stage
+    """Train on Ray Train and DeepSpeed, one stage or all; the same command again resumes.
+
+    With --dry-run alone --dataset and --run may be left out: then the recipe says what would be trained on.
+    """
+    from pipeline.jobs.stage import train_stage
     from pipeline.tracking import Tracking
 
-    settings = dataset_recipe(dataset[0], recipe, overrides)
+    settings = (
+        dataset_recipe(dataset[0], recipe, overrides) if dataset else load_recipe(recipe or "embedded", overrides or ())
+    )
     stages = settings.train.stages if stage is None else (stage.value,)
     if dry_run:
-        preview = preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stages[0], init=init)
-        emit(asdict(preview), as_json=as_json, lines=preview.lines())
+        preview = _preview(settings, dataset, run, stages[0], init, gpu_memory_gb)
+        emit(preview.as_dict(), as_json=as_json, lines=preview.lines())
         return
+    if not dataset or run is None:
+        raise ValueError("train needs --dataset and --run; only --dry-run does without them")
     summaries = [
         train_stage(
             settings, dataset_uris=dataset, run_dir=run, stage=name, init=init if name == stages[0] else None,
@@ -82,6 +98,21 @@ def train(
     results = [asdict(summary) for summary in summaries]
     lines = [text for summary in summaries for text in _summary_lines(summary, run)]
     emit({"stages": results} if stage is None else results[0], as_json=as_json, lines=lines)
+
+
+def _preview(
+    settings: "Recipe",
+    dataset: list[str] | None,
+    run: Path | None,
+    stage: "StageName",
+    init: Path | None,
+    gb: float | None,
+) -> "StagePreview | StageCost":
+    from pipeline.jobs.stage_preview import planned_material, preview_stage, stage_cost
+
+    if not dataset or run is None:
+        return stage_cost(settings, stage, planned_material(settings), gb)
+    return preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stage, init=init, gpu_memory_gb=gb)
 
 
 def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:

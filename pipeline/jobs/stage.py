@@ -1,7 +1,7 @@
 """One training stage with a Ray to run on and a tracked run to log to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.config import Recipe, fingerprint
@@ -9,11 +9,8 @@ from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.train import run_training
 from pipeline.progress import Meter, progress
 from pipeline.tracking import TrackedRun, Tracking
-from training.batches import open_data
 from training.config import StageName
-from training.engine.base import freeze_all_but_head
-from training.model.presets import build_model
-from training.run_folder import check_job, finished, prepare_job
+from training.run_folder import finished, prepare_job
 from training.stage import StageJob
 from training.types import StageSummary
 
@@ -34,7 +31,7 @@ def train_stage(
         ValueError: If a setting, a dataset or the model to begin from is wrong.
         RuntimeError: If the workers failed too often.
     """
-    uris = _absolute(dataset_uris)
+    uris = absolute_uris(dataset_uris)
     job = prepare_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
     summary = finished(job)
     if summary is not None:
@@ -58,74 +55,7 @@ def train_stage(
         raise
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagePreview:
-    """What a stage would do.
-
-    Attributes:
-        init: Model folder that it begins from; None for fresh weights.
-        num_parameters: Of the model.
-        num_trained: Of these, parameters that the stage changes.
-        finished: Whether it has ended already.
-    """
-
-    stage: str
-    steps: int
-    global_batch: int
-    num_workers: int
-    zero_stage: int
-    dtype: str
-    num_clips: int
-    num_held_out: int
-    init: str | None
-    num_parameters: int
-    num_trained: int
-    finished: bool
-
-    def lines(self) -> list[str]:
-        """For people."""
-        share = self.num_trained / self.num_parameters
-        return [
-            f"{self.stage}: {self.steps} steps of {self.global_batch} clips on {self.num_workers} workers, "
-            f"ZeRO-{self.zero_stage}, {self.dtype}{'; has ended already' if self.finished else ''}",
-            f"clips: {self.num_clips} to train on, {self.num_held_out} held out",
-            f"begins from: {self.init or 'fresh weights'}",
-            f"parameters: {self.num_parameters:,}, of which {self.num_trained:,} are trained ({share:.3%})",
-        ]
-
-
-def preview_stage(
-    recipe: Recipe, *, dataset_uris: Sequence[str], run_dir: Path, stage: StageName, init: Path | None
-) -> StagePreview:
-    """What `train_stage` would do; nothing is written and no weights are loaded.
-
-    Raises:
-        ValueError: As `train_stage`.
-    """
-    uris = _absolute(dataset_uris)
-    job = check_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
-    data = open_data(job.datasets)
-    model = build_model(recipe.model, data.codec, device="meta", seed=0)
-    if job.trains_head_only:
-        freeze_all_but_head(model)
-    engine = recipe.train.engine
-    return StagePreview(
-        stage=stage,
-        steps=job.settings.steps,
-        global_batch=job.settings.global_batch,
-        num_workers=engine.num_workers,
-        zero_stage=engine.zero_stage,
-        dtype=engine.dtype,
-        num_clips=len(data.train),
-        num_held_out=len(data.held_out),
-        init=None if job.init is None else str(job.init),
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        num_trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        finished=finished(job) is not None,
-    )
-
-
-def _absolute(dataset_uris: Sequence[str]) -> list[str]:
+def absolute_uris(dataset_uris: Sequence[str]) -> list[str]:
     """Workers have another working directory."""
     return [uri if "://" in uri else str(Path(uri).resolve()) for uri in dataset_uris]
 

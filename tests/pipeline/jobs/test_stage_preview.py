@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Recipe, build_recipe, load_recipe
+from pipeline.jobs.stage_preview import planned_material, preview_stage, stage_cost
+from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from training.checkpoint import start_weights
+from training.model.weights import save_model
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    train = train_config(2).model_dump(mode="json")
+    return build_recipe({"description": "test", "model": MODEL.model_dump(mode="json"), "train": train})
+
+
+def test_a_previewed_stage_says_what_it_would_train_and_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path / "d")
+
+    preview = preview_stage(
+        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stage="teacher", init=None, gpu_memory_gb=None
+    )
+
+    assert (preview.num_clips, preview.num_held_out) == (5, 2)
+    assert preview.cost.material.num_segments == 3
+    assert preview.cost.parameters.total == preview.cost.parameters.trained > 0
+    assert preview.init is None
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_previewed_direct_stage_trains_the_head_of_its_teacher(recipe: Recipe, tmp_path: Path) -> None:
+    dataset, teacher = make_dataset(tmp_path / "d"), tmp_path / "teacher"
+    save_model(
+        start_weights(MODEL, CODEC, init=None, seed=0), teacher, config=MODEL, codec=CODEC, fps=24.0,
+        sizes_px=((64, 64),),
+    )  # fmt: skip
+
+    preview = preview_stage(
+        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stage="direct", init=teacher, gpu_memory_gb=None
+    )
+
+    assert preview.init == str(teacher)
+    assert 0 < preview.cost.parameters.trained < preview.cost.parameters.total / 10
+
+
+def test_framepack_at_480p_is_planned_without_a_dataset_or_weights() -> None:
+    recipe = load_recipe("framepack_f1_480p", [])
+    cost = stage_cost(recipe, "teacher", planned_material(recipe), 96.0)
+    assert cost.parameters.total > 12_874_314_816  # the memory comes on top
+    assert cost.as_dict()["fits"] is True
+    said = "\n".join(cost.lines())
+    assert f"weights: {2 * cost.parameters.total / 8 / 1e9:.2f} GB = 2 B x {cost.parameters.total:,} / 8 ranks" in said
+    assert "fits into 96 GB" in said
+    assert "360,000 segments" in said  # 150 h x 3600 s x 24 fps / 36 frames
+
+
+def test_a_single_gpu_of_80_gb_holds_stage_2_but_not_stage_1() -> None:
+    recipe = load_recipe("framepack_f1_480p", ["train.engine.num_workers=1", "train.engine.zero_stage=1"])
+    material = planned_material(recipe)
+    assert stage_cost(recipe, "direct", material, 80.0).as_dict()["fits"] is True
+    assert stage_cost(recipe, "teacher", material, 80.0).as_dict()["fits"] is False
