@@ -57,11 +57,6 @@ def flow_matching_loss_per_sample(velocity: Tensor, target: Tensor) -> Tensor:
     return (velocity.float() - target.float()).square().flatten(1).mean(dim=1)
 
 
-def flow_matching_loss(velocity: Tensor, target: Tensor, weight_B: Tensor | float = 1.0) -> Tensor:
-    """Mean squared error of the velocity, a scalar in fp32 (paper, eq. 5); samples may count more or less."""
-    return (weight_B * flow_matching_loss_per_sample(velocity, target)).mean()
-
-
 def loss_weight(t: Tensor, weighting: Literal["none", "cosmap"]) -> Tensor:
     """How much a time counts in the loss, (B,): the same at all times, or SD3's CosMap, whose mean over t is 1 as well."""
     return torch.ones_like(t) if weighting == "none" else 2 / (math.pi * (1 - 2 * t + 2 * t.square()))

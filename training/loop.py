@@ -13,12 +13,14 @@ from torch import Tensor
 
 from training.config import FlowConfig, OptimizerConfig
 from training.engine.base import Engine, LearningRates, StepStats, learning_rates_at
+from training.loss_table import LossTable
 from training.model.rope import RopeMode
 from training.nonfinite import NonFiniteError, refuse_gradient, refuse_loss
 from training.objectives.base import Objective, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
 from training.order import backwards_per_rank, stacks_per_rank
+from training.speed import StepClock
 from training.types import GlobalStep, RandomKey, SegmentBatch, SegmentContext
 
 VALIDATION = "validation"
@@ -72,6 +74,7 @@ class LoopCallbacks:
         report: (optimizer steps done, metrics), after every step.
         validate: Metrics of the held-out clips.
         before: What else is measured, before the first step alone.
+        measure: (step, seconds that it waited for its batches, seconds that it computed) to metrics.
         updated: (optimizer steps done), after a step that changed the weights.
         save: (optimizer steps done, metrics of the last), writes a checkpoint.
     """
@@ -79,6 +82,7 @@ class LoopCallbacks:
     report: Callable[[int, Metrics], None]
     validate: Callable[[], Metrics]
     before: Callable[[], Metrics]
+    measure: Callable[[GlobalStep, float, float], Metrics]
     updated: Callable[[int], None]
     save: Callable[[int, Metrics], None]
 
@@ -100,11 +104,14 @@ def train(
     Raises:
         NonFiniteError: If a loss or gradient is not finite, and the settings don't leave such steps out.
     """
-    for step, batches in work:
+    clock = StepClock()
+    for step, batches in clock.waiting(work):
         if step.step == 0:
             callbacks.report(0, {**callbacks.validate(), **callbacks.before()})
         done = step.step + 1
-        metrics = dict(_update(engine, settings, step, batches, callbacks.updated))
+        with clock.computing():
+            metrics = dict(_update(engine, settings, step, batches, callbacks.updated))
+        metrics |= callbacks.measure(step, clock.waited_s, clock.computed_s)
         metrics |= callbacks.validate() if _is_due(done, settings.validate_every, settings.num_steps) else {}
         callbacks.report(done, metrics)
         if _is_due(done, settings.save_every, settings.num_steps):
@@ -122,8 +129,9 @@ def _update(
     rates = learning_rates_at(
         step.step, settings.num_steps, settings.optimizer, memory_warmup_steps=settings.memory_warmup_steps
     )
+    table = LossTable(max(step.num_segments))
     try:
-        loss, stats = update_weights(engine, settings, step, batches, rates)
+        loss, stats = update_weights(engine, settings, step, batches, rates, table)
     except NonFiniteError as error:
         if not settings.skip_nonfinite:
             raise
@@ -131,7 +139,12 @@ def _update(
         engine.discard()
         return {"skipped": 1.0}
     updated(step.step + 1)
-    metrics = {"loss": loss, "num_losses": float(step.num_losses), **rates.metrics()}
+    metrics = {
+        "loss": loss,
+        "num_losses": float(step.num_losses),
+        **rates.metrics(),
+        **table.means(engine),
+    }
     return metrics if stats.grad_norm is None else {**metrics, "grad_norm": stats.grad_norm}
 
 
@@ -140,41 +153,55 @@ def _is_due(done: int, every: int, num_steps: int) -> bool:
 
 
 def update_weights(
-    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], rates: LearningRates
+    engine: Engine,
+    settings: StageSettings,
+    step: GlobalStep,
+    batches: Sequence[SegmentBatch],
+    rates: LearningRates,
+    table: LossTable,
 ) -> tuple[float, StepStats]:
     """Learn from a global step; returns the mean loss over its segments, and what the last optimizer step says.
+
+    This rank's losses go into the table.
 
     Raises:
         NonFiniteError: If a loss or gradient is not finite.
     """
     if settings.update == "segment" and step.segment_index is None:
-        return step_by_segment(engine, settings, step, batches, rates)
-    loss = train_step(engine, settings, step, batches)
+        return step_by_segment(engine, settings, step, batches, rates, table)
+    loss = train_step(engine, settings, step, batches, table)
     stats = engine.step(rates)
     refuse_gradient(stats, step)
     return loss, stats
 
 
-def train_step(engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch]) -> float:
+def train_step(
+    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], table: LossTable
+) -> float:
     """Accumulate the gradient of the mean loss over all segments of the global batch (paper, 3.2); returns it.
 
     Raises:
         NonFiniteError: If the mean is not finite, on all ranks, naming the clips to blame.
     """
     with engine.accumulate(backwards_per_rank(step, engine.num_ranks)):
-        shares = [float(sum(_backward(engine, settings, step, batch, step.num_losses))) for batch in batches]
+        shares = [float(sum(_backward(engine, settings, step, batch, step.num_losses, table))) for batch in batches]
     (loss,) = engine.sum_over_ranks([sum(shares)])
     refuse_loss(engine, loss, step, batches, shares)
     return loss
 
 
 def step_by_segment(
-    engine: Engine, settings: StageSettings, step: GlobalStep, batches: Sequence[SegmentBatch], rates: LearningRates
+    engine: Engine,
+    settings: StageSettings,
+    step: GlobalStep,
+    batches: Sequence[SegmentBatch],
+    rates: LearningRates,
+    table: LossTable,
 ) -> tuple[float, StepStats]:
     """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2)."""
     num_segments = step.num_segments[0]
     assert set(step.num_segments) == {num_segments}, "a global batch holds clips of one length"
-    walks = [_backward(engine, settings, step, batch, len(step.clips)) for batch in batches]
+    walks = [_backward(engine, settings, step, batch, len(step.clips), table) for batch in batches]
     total, stats = 0.0, StepStats(grad_norm=None, applied=False)
     for _ in range(num_segments):
         with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
@@ -186,7 +213,7 @@ def step_by_segment(
 
 
 def _backward(
-    engine: Engine, settings: StageSettings, step: GlobalStep, batch: SegmentBatch, num_losses: int
+    engine: Engine, settings: StageSettings, step: GlobalStep, batch: SegmentBatch, num_losses: int, table: LossTable
 ) -> Iterator[Tensor]:
     """A batch's segments one after another, each with its backward pass; yields its share in the mean of the losses."""
     weight = len(batch.clip_ids) / num_losses
@@ -205,6 +232,8 @@ def _backward(
         output = engine.forward(settings.objective_of(step), task)
         engine.backward(output.loss * weight)
         context = output.next_context
+        assert output.clip_losses is not None, "an objective that trains says what its loss is the mean of"
+        table.add(segment_index, output.clip_losses)
         yield output.loss.detach() * weight
 
 

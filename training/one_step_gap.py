@@ -95,7 +95,7 @@ def squared_distances(sampling: SampleConfig) -> Objective:
 
         metrics = {f"gap_t{t}": gap(t) for t in TIMES}
         metrics |= {"error": _mean_square(path.data - sample), "noise": _mean_square(path.data - path.noise)}
-        return StepOutput(loss=path.t.new_zeros(()), next_context=None, metrics=metrics)
+        return StepOutput(loss=path.t.new_zeros(()), next_context=None, clip_losses=None, metrics=metrics)
 
     return objective
 

@@ -5,7 +5,6 @@ A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl`
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,7 +31,9 @@ from training.objectives.student_forcing import student_forcing
 from training.objectives.teacher_forcing import teacher_forcing_with
 from training.one_step_gap import one_step_gap, warn_if_far
 from training.order import keyed_seed, plan_hash, teacher_steps
+from training.speed import Speed
 from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
+from training.workload import Workload
 
 STEPS_AHEAD = 2
 """Steps whose clips are read before they are needed."""
@@ -162,10 +163,12 @@ def _train_from(
         with ema.swapped() if ema is not None else nullcontext():
             return validate(engine, settings, len(held_out), load)
 
+    speed = Speed(workload=_workload(job, data), num_ranks=engine.num_ranks, device=engine.device)
     callbacks = LoopCallbacks(
-        report=_timed(log.append) if log is not None else lambda _step, _metrics: None,
+        report=log.append if log is not None else lambda _step, _metrics: None,
         validate=validate_average if held_out else dict,
         before=lambda: _one_step_gap(job, engine, settings, len(held_out), load) if held_out else {},
+        measure=lambda step, waited_s, computed_s: speed.metrics(step, waited_s=waited_s, computed_s=computed_s),
         updated=ema.update if ema is not None else lambda _step: None,
         save=save,
     )
@@ -192,17 +195,8 @@ def _work(
         yield step, batches_of(step, read, rank=engine.rank, num_ranks=engine.num_ranks, device=engine.device)
 
 
-def _timed(report: Callable[[int, Metrics], None]) -> Callable[[int, Metrics], None]:
-    """Adds the seconds since the last report."""
-    last = time.perf_counter()
-
-    def timed(step: int, metrics: Metrics) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        report(step, {**metrics, "step_s": now - last})
-        last = now
-
-    return timed
+def _workload(job: StageJob, data: TrainingData) -> Workload:
+    return Workload(config=job.model, train=job.train, stage=job.stage, codec=data.codec)
 
 
 def stage_settings(job: StageJob) -> StageSettings:

@@ -188,17 +188,32 @@ class SegmentContext:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipLosses:
+    """What the loss of a segment is the mean of; detached.
+
+    Attributes:
+        t: Time of each clip, (B,).
+        loss: Loss of each clip, (B,).
+    """
+
+    t: Tensor
+    loss: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepOutput:
     """What an objective gives back for one segment.
 
     Attributes:
         loss: Scalar, fp32, with gradient.
         next_context: Context of the next segment, detached; None where the objective has no next one.
+        clip_losses: Whose mean is the loss; None of what is measured and not trained.
         metrics: Numbers to log.
     """
 
     loss: Tensor
     next_context: SegmentContext | None
+    clip_losses: ClipLosses | None
     metrics: Mapping[str, float]
 
 

@@ -4,6 +4,7 @@ import torch
 from tests.training.engine import rank_worker
 from training.engine.plain import PlainEngine
 from training.loop import StageSettings, train_step, update_weights
+from training.loss_table import LossTable
 from training.objectives.base import ObjectiveModule, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.types import GlobalStep, RandomKey
@@ -28,7 +29,7 @@ def trained(update: str) -> tuple[float, list[torch.Tensor]]:
     module = rank_worker.module("direct")
     engine = PlainEngine(module, rank_worker.optimizer())
     batches = rank_worker.batches(one_clip(), 0, 1)
-    loss, _ = update_weights(engine, settings(update), one_clip(), batches, rank_worker.RATES)
+    loss, _ = update_weights(engine, settings(update), one_clip(), batches, rank_worker.RATES, LossTable(3))
     return loss, head(module)
 
 
@@ -71,6 +72,6 @@ def test_a_step_of_one_segment_is_taken_whole_whatever_the_update() -> None:
     batches = rank_worker.batches(step, 0, 1)
     module = rank_worker.module("direct")
     engine = PlainEngine(module, rank_worker.optimizer())
-    expected = train_step(engine, settings("clip"), step, batches)
-    loss, _ = update_weights(engine, settings("segment"), step, batches, rank_worker.RATES)
+    expected = train_step(engine, settings("clip"), step, batches, LossTable(3))
+    loss, _ = update_weights(engine, settings("segment"), step, batches, rank_worker.RATES, LossTable(3))
     assert loss == expected

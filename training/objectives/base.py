@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from preprocessing.samples import LATENTS_PER_SEGMENT
 from training.config import FlowConfig, TimesConfig
-from training.flow_matching import flow_matching_loss, flow_sample, loss_weight, sample_times
+from training.flow_matching import flow_matching_loss_per_sample, flow_sample, loss_weight, sample_times
 from training.model.memory_pack import MemoryPackTransformer3DModel, predict_velocity
 from training.model.rope import RopeMode
 from training.order import keyed_normals
-from training.types import FlowSample, RandomKey, SegmentBatch, SegmentContext, StepOutput
+from training.types import ClipLosses, FlowSample, RandomKey, SegmentBatch, SegmentContext, StepOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +88,24 @@ def other_key(key: RandomKey, purpose: str) -> RandomKey:
     return replace(key, stage=f"{key.stage} {purpose}")
 
 
-def segment_loss(velocity: Tensor, sample: FlowSample, flow: FlowConfig) -> Tensor:
-    """The loss of a segment (paper, eq. 5), weighted by time as the settings say."""
-    return flow_matching_loss(velocity, sample.target_velocity, loss_weight(sample.t, flow.weighting))
+def trained_output(
+    velocity: Tensor, sample: FlowSample, flow: FlowConfig, next_context: SegmentContext | None
+) -> StepOutput:
+    """The loss of a segment (paper, eq. 5), weighted by time as the settings say.
+
+    Args:
+        velocity: What the model answered, with gradient.
+        sample: Where on the path it was asked.
+        flow: Weights of times.
+        next_context: Context of the next segment, detached.
+    """
+    losses = loss_weight(sample.t, flow.weighting) * flow_matching_loss_per_sample(velocity, sample.target_velocity)
+    return StepOutput(
+        loss=losses.mean(),
+        next_context=next_context,
+        clip_losses=ClipLosses(t=sample.t, loss=losses.detach()),
+        metrics={},
+    )
 
 
 def velocity_at(

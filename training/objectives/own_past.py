@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context
-from training.objectives.base import SegmentTask, noised_segment, segment_loss, velocity_at
+from training.objectives.base import SegmentTask, noised_segment, trained_output, velocity_at
 from training.types import FlowSample, SegmentContext, StepOutput
 
 
@@ -48,8 +48,7 @@ def conclude(
     """
     with torch.no_grad():
         following = next_context(model, prediction.context, task.batch.condition, made_BCTHW.detach())
-    loss = segment_loss(prediction.velocity, prediction.sample, task.flow)
-    return StepOutput(loss=loss, next_context=_detached(following), metrics={})
+    return trained_output(prediction.velocity, prediction.sample, task.flow, _detached(following))
 
 
 def _context(task: SegmentTask) -> SegmentContext:

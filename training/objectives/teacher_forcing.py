@@ -13,8 +13,8 @@ from training.objectives.base import (
     SegmentTask,
     noised_segment,
     other_key,
-    segment_loss,
     segment_of,
+    trained_output,
     velocity_at,
 )
 from training.order import keyed_normals
@@ -87,4 +87,4 @@ def noisy_past(task: SegmentTask, max_sigma: float) -> SegmentBatch:
 def _loss_after(model: MemoryPackTransformer3DModel, task: SegmentTask, context: SegmentContext) -> StepOutput:
     sample = noised_segment(task)
     velocity = velocity_at(model, sample, context, task)
-    return StepOutput(loss=segment_loss(velocity, sample, task.flow), next_context=None, metrics={})
+    return trained_output(velocity, sample, task.flow, None)

@@ -25,6 +25,7 @@ from training.engine.fragments import StoredFragments, load_fragments
 from training.engine.watchdog import watch
 from training.engine.zero import ZeroEngine
 from training.loop import StageSettings, train_step
+from training.loss_table import LossTable
 from training.model.presets import build_model
 from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule, SegmentTask
@@ -155,7 +156,7 @@ class Case:
         return PLANS[self.plan]()
 
     def accumulate(self, engine: Engine, step: GlobalStep) -> float:
-        return train_step(engine, settings(self.plan), step, batches(step, engine.rank, engine.num_ranks))
+        return train_step(engine, settings(self.plan), step, batches(step, engine.rank, engine.num_ranks), LossTable(5))
 
     def take(self, engine: Engine, step: GlobalStep) -> float:
         loss = self.accumulate(engine, step)
@@ -210,7 +211,7 @@ def spoiled_case(case: Case) -> dict[str, object]:
     message = ""
     try:
         ours = [spoiled(batch) for batch in batches(second, engine.rank, engine.num_ranks)]
-        train_step(engine, settings(case.plan), second, ours)
+        train_step(engine, settings(case.plan), second, ours, LossTable(5))
     except NonFiniteError as error:
         message = str(error)
     engine.discard()

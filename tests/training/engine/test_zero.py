@@ -18,6 +18,7 @@ from training.engine.fragments import EMA, WEIGHT, StoredFragments
 from training.engine.plain import PlainEngine
 from training.engine.zero import refuse_unsafe
 from training.loop import StageSettings, train_step
+from training.loss_table import LossTable
 from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule, SegmentTask
 from training.types import GlobalStep, RandomKey
@@ -104,7 +105,7 @@ def plain(plan: str) -> tuple[PlainEngine, ObjectiveModule]:
 
 def accumulate(engine: PlainEngine, plan: str, step: GlobalStep) -> float:
     """The mean of the loss over all segments of the global batch, on one process."""
-    return train_step(engine, rank_worker.settings(plan), step, rank_worker.batches(step, 0, 1))
+    return train_step(engine, rank_worker.settings(plan), step, rank_worker.batches(step, 0, 1), LossTable(5))
 
 
 def gradients_of(module: ObjectiveModule) -> dict[str, Tensor]:
@@ -343,5 +344,5 @@ def test_a_loss_that_is_not_finite_names_its_step_and_its_clips() -> None:
     (step, *_) = rank_worker.teacher_plan()
     batches = [rank_worker.spoiled(batch) for batch in rank_worker.batches(step, 0, 2)]
     with pytest.raises(NonFiniteError, match=r"loss of step 1 is nan \(clips clip0, clip1\)"):
-        train_step(engine, rank_worker.settings("teacher"), step, batches)
+        train_step(engine, rank_worker.settings("teacher"), step, batches, LossTable(5))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, module.parameters(), strict=True))
