@@ -1,10 +1,12 @@
 """MLflow, or nothing: the only file that knows MLflow, through its client and without a global active run.
 
-A line is a parent run; every command on it is a child. What cannot be tracked is said once and never stops the work.
+A line is a parent run; every command on it is a child. What cannot be tracked is said once and never stops the work:
+what a run missed while the server was away is logged when it is back.
 """
 
 import json
 import logging
+import math
 import os
 import re
 import sqlite3
@@ -40,6 +42,9 @@ MAX_PARAMS = 100
 MAX_DIGEST = 36
 """Characters of a dataset's digest (MLflow's limit); the whole hash is in the dataset's source."""
 
+RETRY_AFTER_S = 30.0
+"""Before a server that went away is asked again."""
+
 RUNS_FILE = "tracking.json"
 """File in a run directory that keeps the ids of its MLflow runs."""
 
@@ -63,23 +68,27 @@ def default_uri(folder: Path) -> str:
 class Tracker:
     """A tracking server, a tracking database, or nothing.
 
-    After the first failure tracking is off for the rest of the process: one warning, and no more waiting.
+    Where no run can be opened, tracking is off for the rest of the process: one warning, and no more waiting. A server that
+    goes away later is asked again after `RETRY_AFTER_S`.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Connects on first use.
 
         Args:
             uri: ``sqlite:///FILE``, ``http(s)://HOST`` or ``none``.
+            clock: Seconds that never go back.
         """
         self.uri = uri
         self._off = uri == OFF
         self._client: MlflowClient | None = None
         self._experiment_id = ""
+        self._clock = clock
+        self._ask_again_at = -math.inf
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is tracked; False after the first failure."""
+        """Whether anything is tracked; False if no run could be opened."""
         return not self._off
 
     def line(self, name: str) -> str:
@@ -112,6 +121,35 @@ class Tracker:
             self._off = True
             logger.warning("tracking is off: %s; the work goes on without it", without_secrets(str(error)))
             return None
+
+    def replay(self, actions: "list[Callable[[MlflowClient], object]]", *, patient: bool) -> None:
+        """Do and remove actions in their order; those that the server is not there for stay.
+
+        Args:
+            actions: Each may be begun again, however far it came.
+            patient: False asks a server again that was away a moment ago.
+        """
+        if self._off or (patient and self._clock() < self._ask_again_at):
+            return
+        was_away = self._ask_again_at > -math.inf
+        while actions:
+            try:
+                actions[0](self._connect())
+            except _tracking_errors() as error:
+                if not _is_refusal(error):
+                    self._put_off(error, was_away=was_away)
+                    return
+                logger.warning("not tracked: %s", without_secrets(str(error)))
+            del actions[0]
+        if was_away:
+            self._ask_again_at = -math.inf
+            logger.warning("%s answers again: what it missed is tracked now", without_secrets(self.uri))
+
+    def _put_off(self, error: Exception, *, was_away: bool) -> None:
+        self._ask_again_at = self._clock() + RETRY_AFTER_S
+        if not was_away:
+            message = without_secrets(str(error))
+            logger.warning("tracking is away: %s; the work goes on, and what is missed is tracked later", message)
 
     def _connect(self) -> "MlflowClient":
         if self._client is None:
@@ -171,6 +209,7 @@ class TrackedRun:
         self.run_id = run_id
         self._tracker = tracker
         self._last_steps: dict[str, int] = {}
+        self._waiting: list[Callable[[MlflowClient], object]] = []
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Logs parameters once; one that changed since an earlier attempt becomes a tag of this attempt."""
@@ -195,11 +234,12 @@ class TrackedRun:
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Ends the run, and lets its line show the same status."""
-        self._attempt(lambda client: _finish(client, self.run_id, status))
+        self._attempt(lambda client: _finish(client, self.run_id, status), patient=False)
 
-    def _attempt(self, action: "Callable[[MlflowClient], object]") -> None:
+    def _attempt(self, action: "Callable[[MlflowClient], object]", *, patient: bool = True) -> None:
         if self.run_id:
-            self._tracker._attempt(action)
+            self._waiting.append(action)
+            self._tracker.replay(self._waiting, patient=patient)
 
     def _log_params(self, client: "MlflowClient", params: Mapping[str, str]) -> None:
         from mlflow.entities import Param
@@ -277,6 +317,13 @@ def _tracking_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server was there and does not want what it got, now or ever."""
+    from mlflow.exceptions import MlflowException
+
+    return isinstance(error, MlflowException) and 400 <= error.get_http_status_code() < 500
 
 
 @cache

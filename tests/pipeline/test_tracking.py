@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.tracking import RUNS_FILE, TrackedRun, Tracker, default_uri, without_secrets
+from pipeline.tracking import RETRY_AFTER_S, RUNS_FILE, TrackedRun, Tracker, default_uri, without_secrets
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +119,57 @@ def test_a_server_that_is_down_costs_one_warning_and_little_time(
     assert "secret" not in warnings[0]
     assert not tracker.is_on
     assert time.monotonic() - begin < 15
+
+
+class Away:
+    """Stands before a client and answers nothing while it is away."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self.client, self.is_away = client, False
+
+    def __getattr__(self, name: str) -> object:
+        if self.is_away:
+            raise ConnectionError("connection refused")
+        return getattr(self.client, name)
+
+
+def test_what_a_server_missed_while_it_was_away_is_tracked_when_it_is_back(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    tracker = Tracker(uri, clock=lambda: now[0])
+    run = tracker.child(line="street", kind="train", run_key="", home=tmp_path)
+    server = Away(MlflowClient(uri))
+    monkeypatch.setattr(tracker, "_client", server)
+    run.log_metrics_batch({1: {"loss": 1.0}})
+    server.is_away = True
+    run.log_metrics_batch({2: {"loss": 2.0}})
+    run.set_tags({"a": 1})
+    server.is_away = False
+    run.log_metrics_batch({3: {"loss": 3.0}})  # too early to ask again
+    history = MlflowClient(uri).get_metric_history(run.run_id, "loss")
+    assert [metric.step for metric in history] == [1]
+
+    now[0] = RETRY_AFTER_S
+    run.log_metrics_batch({4: {"loss": 4.0}})
+
+    history = MlflowClient(uri).get_metric_history(run.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert MlflowClient(uri).get_run(run.run_id).data.tags["a"] == "1"
+    said = [record.getMessage() for record in caplog.records if record.name == "pipeline.tracking"]
+    assert len(said) == 2
+    assert said[0].startswith("tracking is away")
+    assert "answers again" in said[1]
+
+
+def test_what_a_server_refuses_does_not_hold_up_the_rest(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = teacher_run(uri, tmp_path)
+    run.set_tags({"bad$name": 1})
+    run.set_tags({"a": 1})
+    assert MlflowClient(uri).get_run(run.run_id).data.tags["a"] == "1"
+    assert sum("not tracked" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_database_that_is_none_costs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
