@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
@@ -218,9 +219,10 @@ class Bench:
     def videos_added_later(self) -> Tally:
         """A first folder, then a second one: the shards of the first keep bytes and times."""
         tally, dataset, folders = Tally(), self.new_dataset(), (self._folder / "a", self._folder / "b")
-        for k, path in enumerate(sorted(self.videos.iterdir())):
+        for k, (_, files) in enumerate(groupby(sorted(self.videos.iterdir()), key=lambda path: path.stem)):
             folders[k % 2].mkdir(exist_ok=True)
-            shutil.copy(path, folders[k % 2])
+            for path in files:  # a video, and its caption
+                shutil.copy(path, folders[k % 2])
         before: dict[Path, tuple[int, bytes]] = {}
         for folder in folders:
             tally.runs += 1

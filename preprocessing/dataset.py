@@ -116,17 +116,23 @@ class Dataset:
         """What ``dataset.json`` says now.
 
         Raises:
-            ValueError: If there is no dataset, or a newer longtake wrote it.
+            ValueError: If there is no dataset, another longtake wrote it, or its record is damaged.
         """
         if not self.storage.exists(RECORD_KEY):
             raise ValueError(f"there is no dataset at {self.storage.uri}; longtake preprocess makes one")
-        stored = json.loads(self.storage.read_bytes(RECORD_KEY))
-        if stored["schema_version"] != SCHEMA_VERSION:
+        try:
+            stored = json.loads(self.storage.read_bytes(RECORD_KEY))
+            version = stored["schema_version"]
+            if version == SCHEMA_VERSION:
+                return DatasetRecord(**{**stored, "codec": CodecRecord(**stored["codec"]) if stored["codec"] else None})
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.storage.uri} has schema version {stored['schema_version']}, this longtake knows {SCHEMA_VERSION}; "
-                "use the version that wrote it"
-            )
-        return DatasetRecord(**{**stored, "codec": CodecRecord(**stored["codec"]) if stored["codec"] else None})
+                f"{RECORD_KEY} of {self.storage.uri} is damaged ({error!r}); bring it back from a copy, or begin a new dataset"
+            ) from None
+        raise ValueError(
+            f"{self.storage.uri} has schema version {version}, this longtake knows {SCHEMA_VERSION}; "
+            "use the version that wrote it"
+        )
 
     def write_record(self, record: DatasetRecord) -> None:
         """Replace ``dataset.json``; nothing is written if it says so already."""

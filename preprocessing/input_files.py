@@ -6,6 +6,7 @@ Buckets are listed folder by folder, and what was listed is not asked for again.
 import glob
 import os
 import posixpath
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ _ASK_FIRST = 50
 
 ABSENT = "absent"
 """Content id of a file that is not there."""
+
+UNREADABLE = "unreadable: "
+"""Content ids of what cannot be looked at begin so; the reason follows."""
+
+NOT_A_FILE = f"{UNREADABLE}not a file"
+"""Content id of a pipe, a socket or a device: opening one may wait for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +116,9 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return FileFacts(content_id=ABSENT)
         except OSError as error:
-            return FileFacts(content_id=f"unreadable: {error.strerror}")
+            return FileFacts(content_id=f"{UNREADABLE}{error.strerror}")
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            return FileFacts(content_id=NOT_A_FILE)
         return FileFacts(content_id=f"{status.st_size}-{status.st_mtime_ns}", size_bytes=status.st_size)
 
     def walk(self, folder: str, unreadable: set[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from preprocessing.config import MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.downloads import Downloads, NoRoom
+from preprocessing.input_files import NOT_A_FILE
 from preprocessing.isolation import ChildFailed, IsolatedWorker
 from preprocessing.keys import StorageError
 from preprocessing.letterbox import BarFinder, displayed_area
@@ -62,6 +63,8 @@ def scan_input(source: Source, settings: ScanSettings, worker: IsolatedWorker, d
     Raises:
         NoRoom: If this machine's disk is full.
     """
+    if source.content_id == NOT_A_FILE:
+        return failed_scan(source, Reason.UNDECODABLE, "a pipe, a socket or a device; expected a file")
     try:
         path = downloads.local_path(source.location, source.content_id)
         sha256 = source.sha256 or downloads.sha256(source.location, source.content_id)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from preprocessing.config import SourcesConfig
-from preprocessing.input_files import ABSENT, FileFacts, InputFiles, input_files, is_remote, shown
+from preprocessing.input_files import ABSENT, UNREADABLE, FileFacts, InputFiles, input_files, is_remote, shown
 from preprocessing.samples import Source, Span, Split
 from preprocessing.tables import Place, TableRow, is_table, read_table
 
@@ -83,6 +83,8 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     places = _Places()
     ignored: set[str] = set()
     found: dict[tuple[str, Span | None], _Found] = {}
+    if "" in inputs:
+        raise ValueError("an empty path is no input; is a variable unset?")
     for given in inputs:
         for item in _find(given.removeprefix("file://"), config, places, ignored):
             key = (item.location, item.span)
@@ -140,8 +142,11 @@ class _Places:
         by_sidecar = {}
         for video in videos:
             for sidecar in _sidecar_names(video):
-                size_bytes = self.of(sidecar).facts(sidecar).size_bytes
-                if size_bytes is not None and size_bytes > MAX_CAPTION_BYTES:
+                facts = self.of(sidecar).facts(sidecar)
+                size_bytes = facts.size_bytes
+                if facts.content_id.startswith(UNREADABLE):
+                    ignored.add(f"{sidecar} (no caption: {facts.content_id.removeprefix(UNREADABLE)})")
+                elif size_bytes is not None and size_bytes > MAX_CAPTION_BYTES:
                     ignored.add(f"{sidecar} (too long for a caption: {size_bytes} bytes)")
                 elif size_bytes is not None:
                     by_sidecar[sidecar] = video

@@ -86,8 +86,10 @@ def open_storage(uri: str) -> Storage:
     """A local path, ``file://``, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
 
     Raises:
-        ValueError: If the scheme is unknown or its library is not installed.
+        ValueError: If it is empty, the scheme is unknown or its library is not installed.
     """
+    if not uri:
+        raise ValueError("an empty path names no dataset; is a variable unset?")
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         return LocalStorage(root=Path(rest if separator else uri).absolute())

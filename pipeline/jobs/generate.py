@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ class GenerateRequest:
             raise ValueError(f"{self.image} is not an image: {error}") from None
         if self.out.suffix != ".mp4":
             raise ValueError(f"{self.out} does not end in .mp4")
-        if not self.seconds > 0:
-            raise ValueError(f"{self.seconds} seconds of video; expected more than 0")
+        if not 0 < self.seconds < inf:
+            raise ValueError(f"{self.seconds} seconds of video; expected more than 0, and an end")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def _request(line: str, number: int, path: Path, out: Path, seconds: float | Non
         name = Path(str(row.get("name", f"{number:05d}"))).name
         return GenerateRequest(
             image=path.parent / row["image"],
-            prompt=str(row["prompt"]),
+            prompt=_text(row["prompt"]),
             seconds=float(row.get("seconds", seconds)),
             out=out / f"{name}.mp4",
             seed=int(row.get("seed", seed)),
@@ -129,6 +130,12 @@ def _request(line: str, number: int, path: Path, out: Path, seconds: float | Non
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         expected = 'expected {"image": ..., "prompt": ..., "seconds": ...}'
         raise ValueError(f"{path}, line {number}: {error!r}; {expected}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the prompt is {value!r}")
+    return value
 
 
 def generate_videos(

@@ -75,6 +75,13 @@ def test_a_dataset_that_is_absent_or_of_another_schema_is_refused(tmp_path: Path
         Dataset.open(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["garbage", "{}", "[]", '{"schema_version": 2, "more": 2}'])
+def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match=r"dataset\.json of .* is damaged .*; bring it back from a copy"):
+        Dataset.open(str(tmp_path))
+
+
 def test_manifests_are_versions_that_stay(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path / "data"))
     with pytest.raises(ValueError, match="no samples yet"):

@@ -14,11 +14,13 @@ import pytest
 from preprocessing.candidates import candidates
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.decide import decisions
+from preprocessing.downloads import Downloads
+from preprocessing.input_files import NOT_A_FILE
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
 from preprocessing.replay import decided_clips
 from preprocessing.samples import Decision, Source, SourceScan, Span
-from preprocessing.scan import ScanSettings, scan_source
+from preprocessing.scan import ScanSettings, scan_input, scan_source
 from preprocessing.video_io.write import Mp4Writer
 from tests.preprocessing.shared_videos import shared_video
 
@@ -192,3 +194,11 @@ def test_a_span_is_measured_as_a_file_of_its_own_and_told_in_frames_of_its_file(
     beyond = scan_source(replace(source, span=Span(start_frame=400, end_frame=500)), SETTINGS, worker)
     assert (beyond.ok, beyond.reasons) == (False, (Reason.UNDECODABLE,))
     assert "[400, 500)" in beyond.message
+
+
+def test_a_pipe_is_a_failed_scan_and_never_opened(tmp_path: Path, worker: IsolatedWorker) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    source = replace(source_at(tmp_path / "a.mp4"), content_id=NOT_A_FILE)
+    scan = scan_input(source, SETTINGS, worker, Downloads())
+    assert (scan.ok, scan.reasons) == (False, (Reason.UNDECODABLE,))
+    assert scan.message == "a pipe, a socket or a device; expected a file"

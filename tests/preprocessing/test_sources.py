@@ -56,6 +56,24 @@ def test_folder_glob_and_name_call_a_file_the_same_wherever_it_is_mounted(tmp_pa
     assert len(ids) == 1
 
 
+def test_a_pipe_is_never_read(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4")
+    os.mkfifo(raw / "a.txt")  # opening one waits for a writer for ever
+    os.mkfifo(raw / "b.mp4")
+    listing = find(raw)
+    pictures, pipe = listing.sources
+    assert pictures.caption == ""
+    assert pipe.content_id == "unreadable: not a file"
+    assert listing.ignored == (f"{raw}/a.txt (no caption: not a file)",)
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(ValueError, match="an empty path is no input"):
+        find("")
+    with pytest.raises(ValueError, match="an empty path names no dataset"):
+        open_storage("")
+
+
 def test_a_file_that_two_inputs_give_is_taken_once(tmp_path: Path) -> None:
     raw = make_files(tmp_path / "raw", "a.mp4", "sub/b.mp4")
     assert uris(raw, raw / "a.mp4", raw / "sub") == ["raw/a.mp4", "raw/sub/b.mp4"]
@@ -232,4 +250,5 @@ def test_what_cannot_be_a_caption_is_named_and_ends_nothing(tmp_path: Path) -> N
     assert listing.ignored == (
         f"{raw}/a.txt (no caption: Is a directory)",
         f"{raw}/b.txt (too long for a caption: 70000 bytes)",
+        f"{raw}/c.txt (no caption: Too many levels of symbolic links)",
     )

@@ -56,18 +56,22 @@ def record_from_json(text: str) -> ModelRecord:
     """The record from JSON text.
 
     Raises:
-        ValueError: If it was written in another format.
+        ValueError: If it was written in another format, or is damaged.
     """
-    values = json.loads(text)
-    if values.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{RECORD_FILE} has format {values.get('format_version')!r}; this code reads {FORMAT_VERSION}")
-    return ModelRecord(
-        codec=CodecRecord(**values["codec"]),
-        model=ModelConfig.model_validate(values["model"], strict=False),
-        fps=values["fps"],
-        sizes_px=tuple((height, width) for height, width in values["sizes_px"]),
-        weights_sha256=values["weights_sha256"],
-    )
+    try:
+        values = json.loads(text)
+        version = values["format_version"]
+        if version == FORMAT_VERSION:
+            return ModelRecord(
+                codec=CodecRecord(**values["codec"]),
+                model=ModelConfig.model_validate(values["model"], strict=False),
+                fps=values["fps"],
+                sizes_px=tuple((height, width) for height, width in values["sizes_px"]),
+                weights_sha256=values["weights_sha256"],
+            )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{RECORD_FILE} is damaged ({error!r}); export the model again") from None
+    raise ValueError(f"{RECORD_FILE} has format {version!r}; this code reads {FORMAT_VERSION}")
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
