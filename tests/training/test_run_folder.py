@@ -47,7 +47,7 @@ def preprocess_more(folder: Path, first: LatentSample) -> None:
 
 
 def some_sample(job: StageJob) -> LatentSample:
-    return sample_reader()(open_data(job.datasets).train[0])
+    return sample_reader()(open_data(job.datasets).train[0]).decoded()
 
 
 def test_a_training_reads_on_while_preprocessing_goes_on_and_gc_runs(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,11 @@ EXACT = [
 """Plans and ZeRO stages whose gradient is that of one process."""
 
 REFUSED = [("direct", 3), ("mixed", 3)]
-OFFLOADED = [(plan, stage) for plan in ("teacher", "even") for stage in (1, 2, 3)]
-IN_BF16 = [("direct", 1), ("direct", 2), ("teacher", 1), ("teacher", 2), ("teacher", 3)]
-BOTH_STAGES = [(plan, stage) for plan in ("teacher", "even") for stage in ZERO_STAGES]
+OFFLOADED = [("teacher", 1), ("teacher", 3), ("even", 2), ("even", 3)]
+IN_BF16 = [("direct", 2), ("teacher", 1), ("teacher", 3)]
+RESUMED = [(plan, stage) for plan in ("teacher", "even") for stage in (1, 2, 3)]
+EACH_WAY_TO_KEEP_WEIGHTS = [("teacher", 0), ("even", 2), ("teacher", 3)]
+"""Whole on each rank; whole, with partitioned optimizer states; partitioned."""
 
 
 def free_port() -> int:
@@ -89,11 +92,11 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"gradients {plan} {z}": ("gradients", plan, z, {}) for plan, z in [*EXACT, *REFUSED]},
             **{f"offloaded {plan} {z}": ("gradients", plan, z, offloaded) for plan, z in OFFLOADED},
             **{f"bf16 {plan} {z}": ("gradients", plan, z, {"dtype": "bf16"}) for plan, z in IN_BF16},
-            **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
-            **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
-            **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
-            **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in ZERO_STAGES},
-            **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in EACH_WAY_TO_KEEP_WEIGHTS},
+            **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in EACH_WAY_TO_KEEP_WEIGHTS},
+            **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in (1, 3)},
+            **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in (1, 3)},
+            **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in RESUMED},
         },
     )
 
@@ -112,21 +115,29 @@ def gradients_of(module: ObjectiveModule) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad and p.grad is not None}
 
 
+@cache
+def alone(plan: str) -> tuple[tuple[float, Mapping[str, Tensor]], ...]:
+    """Loss and gradients of each step of a plan on one process, whose optimizer steps in between."""
+    engine, module = plain(plan)
+    taken = []
+    for step in rank_worker.PLANS[plan]():
+        taken.append((accumulate(engine, plan, step), gradients_of(module)))
+        engine.step(rank_worker.RATES)
+    return tuple(taken)
+
+
 def largest_error(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
     """The largest difference of any gradient, as a share of the largest gradient."""
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     return max(float((ours[name] - gradient).abs().max()) for name, gradient in expected.items()) / largest
 
 
-def worst_errors(out: Path, name: str, plan: str, num_steps: int) -> list[float]:
+def worst_errors(out: Path, name: str, plan: str) -> list[float]:
     """Of each step, against one process that takes the same steps."""
-    engine, module = plain(plan)
-    errors = []
-    for step in rank_worker.PLANS[plan]()[:num_steps]:
-        accumulate(engine, plan, step)
-        errors.append(largest_error(load_file(out / name / f"{step.step}.safetensors"), gradients_of(module)))
-        engine.step(rank_worker.RATES)
-    return errors
+    return [
+        largest_error(load_file(out / name / f"{k}.safetensors"), expected)
+        for k, (_, expected) in enumerate(alone(plan))
+    ]
 
 
 @pytest.mark.slow
@@ -135,13 +146,8 @@ def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
     out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
 ) -> None:
     name = f"gradients {plan} {zero_stage}"
-    assert max(worst_errors(out, name, plan, num_steps=4)) < 1e-6
-    engine, _ = plain(plan)
-    losses = []
-    for step in rank_worker.PLANS[plan]():
-        losses.append(accumulate(engine, plan, step))
-        engine.step(rank_worker.RATES)
-    assert results[name]["losses"] == pytest.approx(losses, rel=1e-5)
+    assert max(worst_errors(out, name, plan)) < 1e-6
+    assert results[name]["losses"] == pytest.approx([loss for loss, _ in alone(plan)], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -159,7 +165,7 @@ def test_optimizer_states_in_cpu_memory_change_nothing(
 ) -> None:
     name = f"offloaded {plan} {zero_stage}"
     assert "refused" not in results[name]
-    assert max(worst_errors(out, name, plan, num_steps=4)) < 1e-6
+    assert max(worst_errors(out, name, plan)) < 1e-6
 
 
 @pytest.mark.slow
@@ -168,13 +174,13 @@ def test_optimizer_states_in_cpu_memory_change_nothing(
 def test_two_ranks_in_bf16_lose_no_segment(out: Path, plan: str, zero_stage: int) -> None:
     # A lost micro-batch costs 0.3 of the largest gradient; rounding to bf16 costs less than 0.01 here at equal weights.
     # After a step they are not: where a gradient is almost zero, its rounding decides the sign of AdamW's first step.
-    first, second = worst_errors(out, f"bf16 {plan} {zero_stage}", plan, num_steps=2)
+    first, second, *_ = worst_errors(out, f"bf16 {plan} {zero_stage}", plan)
     assert first < 0.02
     assert second < 0.1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+@pytest.mark.parametrize("zero_stage", (1, 3))
 def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
     results: Mapping[str, Mapping[str, float]], zero_stage: int
 ) -> None:
@@ -184,7 +190,7 @@ def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+@pytest.mark.parametrize(("plan", "zero_stage"), EACH_WAY_TO_KEEP_WEIGHTS)
 def test_the_average_of_partitioned_weights_is_that_of_whole_ones(
     out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
 ) -> None:
@@ -213,7 +219,7 @@ def whole(stored: StoredFragments, kind: str, name: str, like: Tensor) -> Tensor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+@pytest.mark.parametrize(("plan", "zero_stage"), EACH_WAY_TO_KEEP_WEIGHTS)
 def test_a_step_that_is_left_out_leaves_no_trace(
     out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
 ) -> None:
@@ -230,7 +236,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+@pytest.mark.parametrize("zero_stage", (1, 3))
 def test_a_gradient_that_is_not_finite_reaches_no_weight(
     results: Mapping[str, Mapping[str, object]], zero_stage: int
 ) -> None:
@@ -243,7 +249,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("results")
-@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+@pytest.mark.parametrize(("plan", "zero_stage"), RESUMED)
 def test_a_checkpoint_between_two_steps_changes_no_bit(out: Path, plan: str, zero_stage: int) -> None:
     # frozen weights are not in the checkpoint: they are those that the engine began with
     folder = out / f"resume {plan} {zero_stage}"
@@ -254,7 +260,7 @@ def test_a_checkpoint_between_two_steps_changes_no_bit(out: Path, plan: str, zer
 def test_any_number_of_ranks_goes_on_from_what_any_number_left(
     out: Path, results: Mapping[str, Mapping[str, object]]
 ) -> None:
-    names = [f"resume {plan} {zero_stage}" for plan, zero_stage in BOTH_STAGES]
+    names = [f"resume {plan} {zero_stage}" for plan, zero_stage in RESUMED]
     cases = {name: ("go_on", *name.split()[1:]) for name in names}
     alone = run_ranks(out, {name: (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}, num_ranks=1)
     behind = {f"{name}/next-by-1": (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}
