@@ -180,7 +180,7 @@ def test_two_ranks_in_bf16_lose_no_segment(out: Path, plan: str, zero_stage: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", (1, 3))
+@pytest.mark.parametrize("zero_stage", [1, 3])
 def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
     results: Mapping[str, Mapping[str, float]], zero_stage: int
 ) -> None:
@@ -236,7 +236,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", (1, 3))
+@pytest.mark.parametrize("zero_stage", [1, 3])
 def test_a_gradient_that_is_not_finite_reaches_no_weight(
     results: Mapping[str, Mapping[str, object]], zero_stage: int
 ) -> None:
