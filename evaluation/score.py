@@ -80,10 +80,16 @@ def score_video(folder: Path, name: str, settings: EvaluateConfig, child: Isolat
     try:
         measured = measure(path, settings, child)
     except (UnreadableVideo, ChildFailed) as error:
-        return VideoScores(name=name, failure=str(error), measured=None, provenance=None, scores={})
+        return _failed(name, str(error))
+    except Exception as error:  # noqa: BLE001 - one odd video must not end the run; its row says what happened
+        return _failed(name, f"{Reason.CRASHED.value}: {type(error).__name__}: {error}")
     provenance = read_provenance(path, measured.num_frames)
     scores = {metric.name: score_metric(metric, measured, provenance, settings) for metric in METRICS}
     return VideoScores(name=name, failure="", measured=measured, provenance=provenance, scores=scores)
+
+
+def _failed(name: str, failure: str) -> VideoScores:
+    return VideoScores(name=name, failure=failure, measured=None, provenance=None, scores={})
 
 
 def score_metric(metric: Metric, measured: Measured, provenance: Provenance, settings: EvaluateConfig) -> MetricScore:

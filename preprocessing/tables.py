@@ -84,6 +84,9 @@ class _Cells:
         self._place = f"{table}, row {number}"
         self.number = number
         self._values = {name: text for name, value in row.items() if name and (text := _text(value))}
+        for name, text in self._values.items():
+            if "\0" in text or not _is_unicode(text):
+                raise self.error(name, f"it holds a zero character or half a surrogate pair; got {text!r}")
 
     def error(self, column: str, what: str) -> ValueError:
         return ValueError(f"{self._place}, column {column}: {what}")
@@ -134,6 +137,14 @@ def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _layout(name: str, header: Iterable[str], columns: TableColumns) -> Callable[[_Cells], TableRow]:

@@ -14,13 +14,13 @@ PAPER_HOURS = 150
 """Of video (paper, 4.1)."""
 
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "H20": 148e12, "B200": 2250e12}
-"""Operations a second in bf16 without sparsity, by a part of the device's name (NVIDIA's data sheets)."""
+"""Operations a second in bf16 without sparsity, by a part of the device's name (after NVIDIA's data sheets; look yours up)."""
 
 ASSUMED_DEVICE = "H100"
 """Of the estimate in GPU-days."""
 
 ASSUMED_MFU = 0.4
-"""Share of that peak which a training reaches; public trainings of models of this kind report 0.33 to 0.48."""
+"""Share of that peak which a training reaches: a guess to plan with, not measured here."""
 
 DAY_S = 86_400
 

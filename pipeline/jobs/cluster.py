@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray._private.worker import get_dashboard_url
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
 from pipeline.config import Recipe
@@ -65,6 +66,27 @@ def ray_cluster(address: str | None, *, num_cpus: int | None = None) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def is_shared_cluster() -> bool:
+    """A Ray that outlives this process has a dashboard; the local one is started without."""
+    return bool(get_dashboard_url())
+
+
+def refuse_impossible(*, cpus: float, gpus: float = 0.0) -> None:
+    """Refuse a task that no node can ever run: Ray would wait for such a node without a word. Ray must be up.
+
+    Raises:
+        ValueError: If this Ray is local. A cluster may grow, so there it is a warning.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0.0) >= cpus and node.get("GPU", 0.0) >= gpus for node in nodes):
+        return
+    offers = "; ".join(f"{node.get('CPU', 0.0):g} CPUs, {node.get('GPU', 0.0):g} GPUs" for node in nodes)
+    message = f"a task needs {cpus:g} CPUs and {gpus:g} GPUs, and no node offers them (there are: {offers})"
+    if not is_shared_cluster():
+        raise ValueError(f"{message}; set cluster.cpus_per_task, cluster.gpus_per_encode or the device")
+    logger.warning("%s; waiting for one that does", message)
 
 
 def parallel_tasks(recipe: Recipe) -> tuple[float, float]:

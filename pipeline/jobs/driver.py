@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline.config import Recipe, fingerprint, report_settings
 from pipeline.decisions import decide_fingerprint, recipe_clips
 from pipeline.jobs.captions import CaptionStep
-from pipeline.jobs.cluster import parallel_tasks, ray_cluster, run_bounded
+from pipeline.jobs.cluster import parallel_tasks, ray_cluster, refuse_impossible, run_bounded
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
@@ -301,6 +301,7 @@ class Driver:
     def _need_ray(self) -> None:
         if not self._ray_is_up:
             self._stack.enter_context(ray_cluster(self._address))
+            refuse_impossible(cpus=self._recipe.cluster.cpus_per_task)
             self._ray_is_up = True
 
     def _encode_fingerprint(self) -> str:

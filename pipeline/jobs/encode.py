@@ -10,9 +10,10 @@ from typing import Any
 
 import ray
 from psutil import pid_exists
+from ray.exceptions import RayTaskError
 
 from pipeline.config import Recipe
-from pipeline.jobs.cluster import Task, decoding_child
+from pipeline.jobs.cluster import Task, decoding_child, refuse_impossible
 from pipeline.progress import Meter
 from preprocessing.codecs.base import Codec
 from preprocessing.codecs.catalog import load_codec
@@ -25,8 +26,16 @@ from preprocessing.storage import Storage, open_storage
 
 
 def fetch_codec_record(recipe: Recipe) -> CodecRecord:
-    """What the codec says of itself, from a worker that can load its weights."""
-    return ray.get(_remote(_codec_record, recipe).remote(recipe.encode))
+    """What the codec says of itself, from a worker that can load its weights.
+
+    Raises:
+        ValueError: If it has none, or no node can hold it.
+    """
+    refuse_impossible(cpus=recipe.cluster.cpus_per_task, gpus=recipe.cluster.gpus_per_encode)
+    try:
+        return ray.get(_remote(_codec_record, recipe).remote(recipe.encode))
+    except RayTaskError as error:
+        raise ValueError(f"the codec {recipe.encode.codec} cannot be loaded: {error.cause}") from error
 
 
 def encode_tasks(
@@ -85,7 +94,7 @@ def clear_scratch(storage: Storage) -> None:
 
 def _scratch(storage: Storage) -> Path:
     """Where a shard grows: on the dataset's disk, else in a folder of this worker's on its own."""
-    return storage.local_path(SCRATCH) or _folder_of_this_worker(Path(gettempdir()) / "longtake-scratch")
+    return storage.local_path(SCRATCH) or _folder_of_this_worker(Path(gettempdir()) / f"longtake-scratch-{os.getuid()}")
 
 
 @cache

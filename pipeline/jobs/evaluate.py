@@ -11,7 +11,7 @@ from evaluation.report import store_features, stored_figures, write_report
 from evaluation.score import score_video, video_names
 from evaluation.types import VideoScores
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task, decoding_child, ray_cluster, run_bounded
+from pipeline.jobs.cluster import Task, decoding_child, ray_cluster, refuse_impossible, run_bounded
 from pipeline.progress import Meter, progress
 from pipeline.tracking import Tracking
 
@@ -42,6 +42,7 @@ def evaluate_videos(
     figures = stored_figures(out, identity)
     if figures is None:
         with ray_cluster(address), progress() as meters:
+            refuse_impossible(cpus=recipe.cluster.cpus_per_task)
             videos = _score_all(folder, names, out, recipe, meters.meter("evaluate", len(names)))
         write_report(videos, out, recipe.evaluate, fingerprint=identity)
         figures = stored_figures(out, identity) or {}

@@ -1,6 +1,7 @@
 """Prompts and start images to Ray tasks to videos."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
@@ -12,10 +13,10 @@ import torch
 from PIL import Image
 
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task, ray_cluster, run_bounded
+from pipeline.jobs.cluster import Task, ray_cluster, refuse_impossible, run_bounded
 from pipeline.progress import progress
 from pipeline.tracking import Tracking
-from preprocessing.codecs.catalog import load_codec
+from preprocessing.codecs.catalog import load_codec, planned_record
 from preprocessing.shards import file_sha256
 from training.generation import generate, num_segments_for
 from training.model.weights import load_for_generate, read_record
@@ -46,11 +47,13 @@ class GenerateRequest:
             raise ValueError(f"there is no start image {self.image}")
         try:
             with Image.open(self.image) as image:
-                image.verify()
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"{self.image} is not an image: {error}") from None
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{self.image} is no whole image: {error}") from None
         if self.out.suffix != ".mp4":
             raise ValueError(f"{self.out} does not end in .mp4")
+        if self.out.parent.exists() and not self.out.parent.is_dir():
+            raise ValueError(f"{self.out.parent} is a file; expected a folder for {self.out.name}")
         if not 0 < self.seconds < inf:
             raise ValueError(f"{self.seconds} seconds of video; expected more than 0, and an end")
 
@@ -86,9 +89,9 @@ def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model
     """What `generate_videos` would make; loads no weights.
 
     Raises:
-        ValueError: If there is no model folder.
+        ValueError: If there is no model folder, or one of these videos cannot come of it.
     """
-    fps = read_record(model).fps
+    fps = _fps(requests, recipe, model)
     counts = {request: round(request.seconds * fps) for request in requests}
     return tuple(
         VideoPlan(
@@ -101,6 +104,27 @@ def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model
     )
 
 
+def _fps(requests: Sequence[GenerateRequest], recipe: Recipe, model: Path) -> float:
+    """Frames a second of the model.
+
+    Raises:
+        ValueError: If it was trained on another codec's latents, or a video would have no frame.
+    """
+    record, codec_id = read_record(model), planned_record(recipe.encode).codec_id
+    if record.codec.codec_id != codec_id:
+        raise ValueError(
+            f"{model} was trained on latents of the codec {record.codec.codec_id}, the recipe names {codec_id}; set"
+            f" encode.codec={record.codec.codec_id}"
+        )
+    for request in requests:
+        if round(request.seconds * record.fps) == 0:
+            raise ValueError(
+                f"{request.out}: {request.seconds:g} s at {record.fps:g} frames a second is no frame; ask for"
+                f" {1 / record.fps:.3f} s at least"
+            )
+    return record.fps
+
+
 def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> tuple[GenerateRequest, ...]:
     """Requests of a JSONL file: ``image`` and ``prompt``; ``seconds``, ``seed`` and ``name`` if they differ.
 
@@ -109,7 +133,10 @@ def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> 
     """
     if not path.is_file():
         raise ValueError(f"there is no prompt file {path}")
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    try:
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
     requests = tuple(_request(line, number, path, out, seconds, seed) for number, line in lines if line.strip())
     if len({request.out for request in requests}) < len(requests):
         raise ValueError(f"{path}: two lines have the same name")
@@ -119,7 +146,11 @@ def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> 
 def _request(line: str, number: int, path: Path, out: Path, seconds: float | None, seed: int) -> GenerateRequest:
     try:
         row = json.loads(line)
-        name = Path(str(row.get("name", f"{number:05d}"))).name
+        name = str(row.get("name", f"{number:05d}"))
+        if not re.fullmatch(r"[^/.\0][^/\0]*", name):
+            raise ValueError(
+                f"the name {name!r} is no file name; expected one without / that does not begin with a dot"
+            )
         return GenerateRequest(
             image=path.parent / row["image"],
             prompt=_text(row["prompt"]),
@@ -130,6 +161,8 @@ def _request(line: str, number: int, path: Path, out: Path, seconds: float | Non
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         expected = 'expected {"image": ..., "prompt": ..., "seconds": ...}'
         raise ValueError(f"{path}, line {number}: {error!r}; {expected}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
 
 
 def _text(value: object) -> str:
@@ -163,6 +196,7 @@ def generate_videos(
         ValueError: If the model folder does not fit.
         RuntimeError: If a task failed.
     """
+    _fps(requests, recipe, model)
     asked = {request: _asked(request, recipe, model) for request in requests}
     todo = [request for request in requests if not _is_made(request, asked[request])]
     made: dict[GenerateRequest, GeneratedVideo] = {}
@@ -174,6 +208,7 @@ def generate_videos(
                 made[request] = video
                 meter.advance(note=request.out.name)
 
+            refuse_impossible(cpus=recipe.cluster.cpus_per_task, gpus=_gpus(recipe))
             run_bounded(_tasks(todo, asked, recipe, model, done), max_in_flight=recipe.cluster.max_tasks)
         _track(made, recipe, model, home, line, tracking)
     skipped = tuple(request.out for request in requests if request not in made)
@@ -187,8 +222,12 @@ def _asked(request: GenerateRequest, recipe: Recipe, model: Path) -> str:
 
 
 def _is_made(request: GenerateRequest, asked: str) -> bool:
-    record = request.out.with_suffix(".json")
-    return request.out.is_file() and record.is_file() and json.loads(record.read_text()).get("request") == asked
+    """Whether the record beside the video says so; a video whose record cannot be read is made again."""
+    try:
+        record = json.loads(request.out.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return request.out.is_file() and isinstance(record, dict) and record.get("request") == asked
 
 
 def _tasks(
@@ -198,8 +237,7 @@ def _tasks(
     model: Path,
     done: Callable[[GenerateRequest, GeneratedVideo], None],
 ) -> Iterator[Task]:
-    gpus = 1.0 if recipe.generate.device.startswith("cuda") else 0.0
-    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, num_gpus=gpus, max_retries=0)(_generate)
+    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, num_gpus=_gpus(recipe), max_retries=0)(_generate)
     for request in todo:
         request.out.parent.mkdir(parents=True, exist_ok=True)
         yield Task(
@@ -207,6 +245,10 @@ def _tasks(
             submit=lambda request=request: remote.remote(request, asked[request], recipe, model.resolve()),
             done=lambda video, request=request: done(request, video),
         )
+
+
+def _gpus(recipe: Recipe) -> float:
+    return 1.0 if recipe.generate.device.startswith("cuda") else 0.0
 
 
 def _generate(request: GenerateRequest, asked: str, recipe: Recipe, model_folder: Path) -> GeneratedVideo:

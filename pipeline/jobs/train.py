@@ -14,7 +14,6 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray._private.worker import get_dashboard_url
 from ray.train import Checkpoint, CheckpointUploadMode, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -23,6 +22,7 @@ from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 
 from pipeline.config import Recipe
 from pipeline.jobs import failures
+from pipeline.jobs.cluster import is_shared_cluster
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
@@ -107,7 +107,7 @@ def _refuse_too_many_workers(job: StageJob) -> None:
     """A local Ray does not grow: workers that don't fit would be waited for without end."""
     engine = job.train.engine
     cpus = ray.cluster_resources().get("CPU", 0.0)
-    if not _is_shared_cluster() and engine.num_workers * engine.cpus_per_worker > cpus:
+    if not is_shared_cluster() and engine.num_workers * engine.cpus_per_worker > cpus:
         raise ValueError(
             f"{engine.num_workers} workers with {engine.cpus_per_worker:g} CPUs each on a machine that offers {cpus:g};"
             f" set train.engine.cpus_per_worker={cpus / engine.num_workers:g}"
@@ -131,18 +131,13 @@ class _Trainer(TorchTrainer):
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        unused = (DatasetsCallback,) if _is_shared_cluster() else (DatasetsCallback, PlacementGroupCleanerCallback)
+        unused = (DatasetsCallback,) if is_shared_cluster() else (DatasetsCallback, PlacementGroupCleanerCallback)
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
-
-
-def _is_shared_cluster() -> bool:
-    """A Ray that outlives this process has a dashboard; the local one is started without."""
-    return bool(get_dashboard_url())
 
 
 def _fit(job: StageJob) -> None:
     engine = job.train.engine
-    if not _is_shared_cluster():
+    if not is_shared_cluster():
         os.environ[ENABLE_PREEMPTION_WATCHER_ENV_VAR] = "0"
     trainer = _Trainer(
         _work,

@@ -97,6 +97,7 @@ def test_columns_may_have_any_name() -> None:
         ("path\na.mp4,x\n", {}, r"t.csv is no readable table \(row 1\): it has 2 values, the header 1 columns"),
         ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1\): unexpected end of data"),
         ("path,path\na,b\n", {}, "two columns path"),
+        ("path\na.mp4\nb\0.mp4\n", {}, r"t.csv, row 2, column path: it holds a zero character"),
         ("path\na.mp4\n", {"caption": "txt"}, r"there is no column txt \(sources.columns.caption\); it has path"),
         (MIRADATA.replace("000000008783_", "x"), {}, "row 1, column index: expected one like"),
         (MIRADATA.replace(",100,300,", ",300,100,"), {}, "row 1, column start_frame and end_frame"),

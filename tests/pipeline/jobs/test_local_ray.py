@@ -7,10 +7,15 @@ import pytest
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PROGRAM = """
-import json, psutil, ray
-from pipeline.jobs.cluster import ray_cluster
+import json, psutil, ray, sys
+from pipeline.jobs.cluster import ray_cluster, refuse_impossible
 
 with ray_cluster("local", num_cpus=1):
+    refuse_impossible(cpus=1)
+    try:
+        refuse_impossible(cpus=2)
+    except ValueError as error:
+        print(error, file=sys.stderr)
     answer = ray.get(ray.remote(lambda: 6 * 7).remote())
     lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
 print(json.dumps([answer, lines, [process.pid for process in psutil.Process().children(recursive=True)]]))
@@ -21,6 +26,7 @@ def test_a_local_ray_runs_tasks_without_what_nobody_looks_at_and_leaves_nothing(
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     answer, lines, left = json.loads(ran.stdout.splitlines()[-1])
     assert answer == 42
+    assert "a task needs 2 CPUs and 0 GPUs, and no node offers them (there are: 1 CPUs, 0 GPUs)" in ran.stderr
     assert any("gcs_server" in line for line in lines)
     assert not [line for line in lines if any(name in line for name in ("dashboard.py", "monitor.py", "log_monitor"))]
     assert not left
