@@ -14,7 +14,7 @@ demo: setup
 	.venv/bin/longtake demo $(DEMO)
 
 test: setup
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-dags:
 	bash dags/test.sh $(PYTHON)

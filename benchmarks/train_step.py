@@ -1,6 +1,6 @@
 """What a training step costs: ``python -m benchmarks.train_step [--rounds 9] [--json]``.
 
-The `small` preset on clips of 64 x 64 pixels, one rank, one thread. What is compared runs in turns, and figures are medians
+The `small` preset as the default recipe has it: its codec, clips of 128 x 128 pixels; one rank, one thread. What is compared runs in turns, and figures are medians
 over the rounds, with the lowest and the highest where they are times. `ours_over_bare` is a whole stage of `longtake train`
 (Ray Train, DeepSpeed, loader, tracking) against a bare loop of torch over the same clips, model and objective, step by step.
 """
@@ -20,12 +20,13 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pipeline.config import Recipe, build_recipe
+from pipeline.config import Recipe, build_recipe, load_recipe
 from pipeline.jobs.stage import train_stage
 from pipeline.tracking import Tracking
-from tests.training.small_dataset import CODEC, make_dataset
+from preprocessing.codecs.catalog import planned_record
+from tests.training.small_dataset import make_dataset
 from training.batches import current_versions, open_data, sample_reader, step_batches
-from training.config import FlowConfig, ModelConfig, SampleConfig, TrainConfig
+from training.config import FlowConfig, SampleConfig, TrainConfig
 from training.engine.base import freeze_all_but_head
 from training.metrics_log import MetricsLog
 from training.model.costs import segment_flops
@@ -39,8 +40,9 @@ from training.order import teacher_steps
 from training.types import Condition, RandomKey, SegmentBatch
 from training.workload import Workload
 
-MODEL = ModelConfig(preset="small")
-SIZE_PX = (64, 64)
+RECIPE = load_recipe("embedded")
+MODEL, CODEC = RECIPE.model, planned_record(RECIPE.encode)
+SIZE_PX = (128, 128)
 TEACHER_SEGMENT = 2
 LONG_CLIP = 40
 STUDENT = SampleConfig(num_inference_steps=5)
@@ -52,10 +54,11 @@ def clip(num_segments: int) -> SegmentBatch:
     """One clip of random numbers."""
     rng = torch.Generator().manual_seed(0)
     normal = partial(torch.randn, generator=rng)
+    height, width = (side // CODEC.spatial_stride for side in SIZE_PX)
     return SegmentBatch(
         clip_ids=("clip",),
-        latents_BCTHW=normal(1, CODEC.latent_channels, 1 + 9 * num_segments, 8, 8),
-        start_latent_BCTHW=normal(1, CODEC.latent_channels, 1, 8, 8),
+        latents_BCTHW=normal(1, CODEC.latent_channels, 1 + 9 * num_segments, height, width),
+        start_latent_BCTHW=normal(1, CODEC.latent_channels, 1, height, width),
         condition=Condition(
             text_BLD=normal(1, CODEC.text_tokens, CODEC.text_dim),
             text_mask_BL=torch.ones(1, CODEC.text_tokens, dtype=torch.long),
@@ -192,7 +195,7 @@ def whole_steps(work: Path, num_steps: int) -> dict[str, object]:
             },
         }
     )
-    dataset = make_dataset(work / "dataset", train=(3,) * 8, held_out=(3,))
+    dataset = make_dataset(work / "dataset", train=(3,) * 8, held_out=(3,), codec=CODEC, size_px=SIZE_PX)
     before = bare_steps(recipe, dataset, num_steps)
     train_stage(
         recipe, dataset_uris=[str(dataset)], run_dir=work / "run", stage="teacher", init=None, address=None,

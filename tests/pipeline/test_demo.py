@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     assert not any(step.reused for step in first.steps)
     assert all(step.reused for step in second.steps)
     assert replace(second, steps=()) == replace(first, steps=())
+    teacher, direct = (json.loads(path.read_text()) for path in _summaries(first.out))
+    assert direct["base_sha256"] == teacher["weights_sha256"]
+    assert direct["at_start"]["val_loss"] == pytest.approx(teacher["at_end"]["val_loss"])
     assert first.differences is None
     assert first.totals.failed == {"undecodable": 1}
     assert first.totals.kept >= 2
@@ -94,6 +98,10 @@ def _assert_tracked(uri: str, *, line: str, manifest: str) -> None:
         assert manifest.startswith(dataset.dataset.digest)
         assert manifest in dataset.dataset.source
     assert direct.data.tags["longtake.base_sha256"] == teacher.data.tags["longtake.weights_sha256"]
+
+
+def _summaries(out: Path) -> list[Path]:
+    return [next(out.rglob(f"{stage}/summary.json")) for stage in ("teacher", "direct")]
 
 
 def _manifest(folder: Path) -> str:

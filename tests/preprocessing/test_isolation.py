@@ -176,11 +176,12 @@ def hang_up_and_live() -> Iterator[int]:
     time.sleep(60)
 
 
-def test_a_child_that_hangs_up_and_lives_on_is_killed(worker: IsolatedWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_hangs_up_and_lives_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "_LAST_BREATH_S", 0.3)
-    pid = worker.call(pids)
-    with pytest.raises(ChildFailed, match="closed its connection"):
-        worker.call(hang_up_and_live)
+    with IsolatedWorker(progress_timeout_s=30, memory_limit_mb=2048) as patient:
+        pid = patient.call(pids)
+        with pytest.raises(ChildFailed, match="closed its connection"):
+            patient.call(hang_up_and_live)
     assert not Path(f"/proc/{pid}").exists()
 
 

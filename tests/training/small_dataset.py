@@ -25,45 +25,52 @@ def make_dataset(
     train: Sequence[int] = (1, 2, 2, 3, 3),
     held_out: Sequence[int] = (2, 3),
     spoiled: Sequence[str] = (),
+    codec: CodecRecord = CODEC,
+    size_px: tuple[int, int] = (64, 64),
 ) -> Path:
     """Clips with these numbers of segments in each split, in one shard; those of some overflow when squared."""
     dataset = Dataset.create(str(folder))
     segments = [*((n, "train") for n in train), *((n, "eval") for n in held_out)]
-    samples = [_sample(f"clip{i:02}", n, seed=i) for i, (n, _) in enumerate(segments)]
+    samples = [_sample(f"clip{i:02}", n, codec, size_px, seed=i) for i, (n, _) in enumerate(segments)]
     for sample in samples:
         if sample.key in spoiled:
             sample.latents_CTHW[:] = 1e30
     write_shard(dataset.storage, "tiny/000", samples, scratch=folder / "scratch")
-    rows = [_row(sample.key, n, split) for sample, (n, split) in zip(samples, segments, strict=True)]
-    dataset.write_record(replace(dataset.record(), codec=CODEC))
+    rows = [_row(sample.key, n, split, size_px) for sample, (n, split) in zip(samples, segments, strict=True)]
+    dataset.write_record(replace(dataset.record(), codec=codec))
     dataset.write_manifest(pa.Table.from_pylist(rows, schema=MANIFEST))
     return folder
 
 
-def _sample(key: str, num_segments: int, seed: int) -> LatentSample:
+def _sample(key: str, num_segments: int, codec: CodecRecord, size_px: tuple[int, int], *, seed: int) -> LatentSample:
     rng = np.random.default_rng(seed)
 
     def data(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
     # a picture that moves a column a frame: the past says what comes
-    picture = data(4, 8, 8)
+    height, width = (side // codec.spatial_stride for side in size_px)
+    picture = data(codec.latent_channels, height, width)
     latents = np.stack([np.roll(picture, k, axis=2) for k in range(1 + 9 * num_segments)], axis=1)
     return LatentSample(
         key=key,
         latents_CTHW=latents,
         start_latent_CTHW=latents[:, :1],
-        text=TextFeatures(llama_LD=data(6, 16), mask_L=np.array([1, 1, 1, 1, 0, 0]), clip_pooled_D=data(8)),
-        siglip_ND=data(5, 12),
-        metadata={"codec": asdict(CODEC)},
+        text=TextFeatures(
+            llama_LD=data(codec.text_tokens, codec.text_dim),
+            mask_L=(np.arange(codec.text_tokens) < codec.text_tokens - 2).astype(np.int64),
+            clip_pooled_D=data(codec.pooled_dim),
+        ),
+        siglip_ND=data(codec.image_tokens, codec.image_dim),
+        metadata={"codec": asdict(codec)},
     )
 
 
-def _row(key: str, num_segments: int, split: str) -> dict[str, object]:
+def _row(key: str, num_segments: int, split: str, size_px: tuple[int, int]) -> dict[str, object]:
     return {
         "clip_id": key, "shard": "tiny/000", "num_segments": num_segments, "split": split, "source_id": key,
         "group_id": key, "uri": f"{key}.mp4", "shot_index": 0, "clip_index": 0, "start_frame": 0, "end_frame": 37,
-        "start_s": 0.0, "end_s": 1.5, "fps": 24.0, "height_px": 64, "width_px": 64, "caption": "", "licence": "",
+        "start_s": 0.0, "end_s": 1.5, "fps": 24.0, "height_px": size_px[0], "width_px": size_px[1], "caption": "", "licence": "",
         "latents_bytes": 1,
     }  # fmt: skip
 
