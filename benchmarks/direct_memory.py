@@ -1,6 +1,6 @@
 """Whether Direct Forcing takes more memory for longer clips: ``python -m benchmarks.direct_memory [--json]``.
 
-The `small` preset trains its head on one clip of 2 and on one of 40 segments, each in a process of its own. `tensors` is
+The `small` preset trains its head on the first 2 and on all 40 segments of a clip, each in a process of its own. `tensors` is
 the most that living tensors took at once; `rss` the most that the process did, measured apart, because counting costs
 memory too.
 """
@@ -60,14 +60,14 @@ class LiveTensors(TorchDispatchMode):
 def measure(num_segments: int, *, tensors: bool) -> int:
     """Bytes at most, in this process."""
     torch.set_num_threads(1)
-    trainer, batch = Trainer(head_only=True), clip(num_segments)
+    trainer, batch = Trainer(head_only=True), clip(max(LENGTHS))
     if not tensors:
         for _ in range(UPDATES):
-            trainer.segments_s(direct_forcing, batch)
+            trainer.segments_s(direct_forcing, batch, num_segments)
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with LiveTensors() as live:
         for _ in range(UPDATES):
-            trainer.segments_s(direct_forcing, batch)
+            trainer.segments_s(direct_forcing, batch, num_segments)
     return live.peak
 
 

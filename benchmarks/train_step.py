@@ -102,9 +102,9 @@ class Trainer:
         self.update()
         return time.perf_counter() - begun
 
-    def segments_s(self, objective: Objective, batch: SegmentBatch) -> list[float]:
-        """Seconds of every segment of a clip in its order; the update of the weights counts with the last."""
-        task, num_segments, seconds = first_task(batch), batch.num_segments, []
+    def segments_s(self, objective: Objective, batch: SegmentBatch, num_segments: int | None = None) -> list[float]:
+        """Seconds of each of the first segments of a clip, or of all; the update of the weights counts with the last."""
+        task, num_segments, seconds = first_task(batch), num_segments or batch.num_segments, []
         for n in range(num_segments):
             begun = time.perf_counter()
             output = objective(self.model, replace(task, segment_index=n))
