@@ -19,7 +19,7 @@ from pathlib import Path
 from preprocessing.config import SourcesConfig
 from preprocessing.input_files import ABSENT, UNREADABLE, FileFacts, InputFiles, input_files, is_remote, shown
 from preprocessing.samples import Source, Span, Split
-from preprocessing.tables import Place, TableRow, is_table, read_table
+from preprocessing.tables import Place, TableRow, is_table, is_utf8, read_table
 
 MAX_CAPTION_BYTES = 1 << 16
 """A longer sidecar file is no caption."""
@@ -168,7 +168,7 @@ class _Places:
 
 
 def _find(given: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
-    if not _is_utf8(given):
+    if not is_utf8(given):
         raise ValueError(f"the name of {shown(given)} is not UTF-8; rename it")
     files = places.of(given)
     location = files.absolute(given)
@@ -193,7 +193,7 @@ def _above_magic(pattern: str) -> str:
 
 def _videos(root: str, files: Iterable[str], config: SourcesConfig, ignored: set[str]) -> Iterator[_Found]:
     for location in files:
-        if not _is_utf8(location):
+        if not is_utf8(location):
             ignored.add(f"{shown(location)} (its name is not UTF-8)")
         elif posixpath.splitext(location)[1].lower() in config.video_extensions:
             yield _Found(uri=_uri(root, location), location=location)
@@ -209,14 +209,6 @@ def _uri(root: str, location: str) -> str:
     inside = location.startswith(f"{root.rstrip('/')}/")
     root = root.rstrip("/") if inside else posixpath.dirname(location)
     return f"{posixpath.basename(root)}/{location.removeprefix(root).strip('/')}".lstrip("/")
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _merged(first: _Found, second: _Found) -> _Found:

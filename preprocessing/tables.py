@@ -18,7 +18,7 @@ from preprocessing.config import TableColumns
 from preprocessing.samples import Span
 from preprocessing.table_formats import is_table, table_rows
 
-__all__ = ["Place", "TableRow", "is_table", "read_table"]
+__all__ = ["Place", "TableRow", "is_table", "is_utf8", "read_table"]
 
 _MIRADATA = {"index", "video_id", "start_frame", "end_frame", "dense_caption"}
 _MIRADATA_INDEX = re.compile(r"(?P<number>\d+)_(?P<original>[^/]+)-(?P<clip>\d+)")
@@ -85,7 +85,7 @@ class _Cells:
         self.number = number
         self._values = {name: text for name, value in row.items() if name and (text := _text(value))}
         for name, text in self._values.items():
-            if "\0" in text or not _is_unicode(text):
+            if "\0" in text or not is_utf8(text):
                 raise self.error(name, f"it holds a zero character or half a surrogate pair; got {text!r}")
 
     def error(self, column: str, what: str) -> ValueError:
@@ -139,7 +139,8 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _is_unicode(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether it can be written; what was half a surrogate pair, or a byte of a file name, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

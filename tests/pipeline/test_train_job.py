@@ -79,8 +79,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with both stages."""
     run = tmp_path_factory.mktemp("undisturbed")
-    finish(start(dataset, run, "teacher"), run, "teacher")
+    for stage in ("teacher", "direct"):
+        finish(start(dataset, run, stage), run, stage)
     return run
 
 
@@ -88,8 +90,10 @@ def seen(run: Path, stage: str = "teacher") -> Mapping[str, object]:
     return json.loads((run / f"{stage}-seen.json").read_text())
 
 
-def test_a_stage_learns_and_the_driver_is_told_of_every_step(undisturbed: Path) -> None:
-    teacher = json.loads((undisturbed / "teacher" / "summary.json").read_text())
+def test_both_stages_run_and_hand_over(undisturbed: Path) -> None:
+    teacher, direct = (json.loads((undisturbed / s / "summary.json").read_text()) for s in ("teacher", "direct"))
+    assert direct["base_sha256"] == teacher["weights_sha256"]
+    assert direct["at_start"]["val_loss"] == pytest.approx(teacher["at_end"]["val_loss"])
     assert teacher["at_end"]["val_loss"] < teacher["at_start"]["val_loss"]
     assert [int(step) for step in seen(undisturbed)["losses"]] == list(range(1, train_worker.STEPS + 1))  # pyright: ignore
     assert complete_steps(undisturbed / "teacher" / "checkpoints")[-2:] == (10, 12)

@@ -21,8 +21,7 @@ from preprocessing.rendering.takes import takes
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SETTINGS = ("--set", "encode.sizes_px=[[64, 64]]", "--set", "cluster.wave_sources=3", "--tracking-uri", "none")
-KILLS = 2
-"""`benchmarks/kills.py` does it 20 times, at random moments, to workers and children as well."""
+KILLS = 5
 
 
 def start(videos: Path, dataset: Path, *options: str) -> "subprocess.Popen[bytes]":

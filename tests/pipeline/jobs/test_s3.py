@@ -71,14 +71,15 @@ def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return open_storage(str(dataset)), run(str(videos.parent), str(dataset))
 
 
-def test_a_bucket_gives_the_bytes_of_a_folder_also_after_a_kill(bucket: str, undisturbed: tuple[Storage, dict]) -> None:
+def test_a_bucket_gives_the_bytes_of_a_folder_also_after_kills(bucket: str, undisturbed: tuple[Storage, dict]) -> None:
     local, said_of_local = undisturbed
     remote = open_storage(f"{bucket}/data")
-    process = start(bucket, remote.uri)
-    while process.poll() is None and not remote.exists("ledger/encodes-00000000.parquet"):
-        time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    for wanted in ("ledger/sources-00000001.parquet", "ledger/encodes-00000000.parquet"):
+        process = start(bucket, remote.uri)
+        while process.poll() is None and not remote.exists(wanted):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     said = run(bucket, remote.uri)
     assert said["dataset"] == said_of_local["dataset"]
     assert said["dataset"]["failed"] == {"duplicate": 1, "undecodable": 1}

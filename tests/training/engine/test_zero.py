@@ -38,11 +38,9 @@ EXACT = [
 """Plans and ZeRO stages whose gradient is that of one process."""
 
 REFUSED = [("direct", 3), ("mixed", 3)]
-OFFLOADED = [("teacher", 1), ("teacher", 3), ("even", 2), ("even", 3)]
-IN_BF16 = [("direct", 2), ("teacher", 1), ("teacher", 3)]
-RESUMED = [(plan, stage) for plan in ("teacher", "even") for stage in (1, 2, 3)]
-EACH_WAY_TO_KEEP_WEIGHTS = [("teacher", 0), ("even", 2), ("teacher", 3)]
-"""Whole on each rank; whole, with partitioned optimizer states; partitioned."""
+OFFLOADED = [(plan, stage) for plan in ("teacher", "even") for stage in (1, 2, 3)]
+IN_BF16 = [("direct", 1), ("direct", 2), ("teacher", 1), ("teacher", 2), ("teacher", 3)]
+BOTH_STAGES = [(plan, stage) for plan in ("teacher", "even") for stage in ZERO_STAGES]
 
 
 def free_port() -> int:
@@ -92,11 +90,11 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"gradients {plan} {z}": ("gradients", plan, z, {}) for plan, z in [*EXACT, *REFUSED]},
             **{f"offloaded {plan} {z}": ("gradients", plan, z, offloaded) for plan, z in OFFLOADED},
             **{f"bf16 {plan} {z}": ("gradients", plan, z, {"dtype": "bf16"}) for plan, z in IN_BF16},
-            **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in EACH_WAY_TO_KEEP_WEIGHTS},
-            **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in EACH_WAY_TO_KEEP_WEIGHTS},
-            **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in (1, 3)},
-            **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in (1, 3)},
-            **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in RESUMED},
+            **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
+            **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in ZERO_STAGES},
+            **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
         },
     )
 
@@ -180,7 +178,7 @@ def test_two_ranks_in_bf16_lose_no_segment(out: Path, plan: str, zero_stage: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
 def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
     results: Mapping[str, Mapping[str, float]], zero_stage: int
 ) -> None:
@@ -190,7 +188,7 @@ def test_the_memory_learns_alone_where_the_backbone_s_rate_is_zero(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("plan", "zero_stage"), EACH_WAY_TO_KEEP_WEIGHTS)
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
 def test_the_average_of_partitioned_weights_is_that_of_whole_ones(
     out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
 ) -> None:
@@ -219,7 +217,7 @@ def whole(stored: StoredFragments, kind: str, name: str, like: Tensor) -> Tensor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("plan", "zero_stage"), EACH_WAY_TO_KEEP_WEIGHTS)
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
 def test_a_step_that_is_left_out_leaves_no_trace(
     out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
 ) -> None:
@@ -236,7 +234,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
 def test_a_gradient_that_is_not_finite_reaches_no_weight(
     results: Mapping[str, Mapping[str, object]], zero_stage: int
 ) -> None:
@@ -249,7 +247,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("results")
-@pytest.mark.parametrize(("plan", "zero_stage"), RESUMED)
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
 def test_a_checkpoint_between_two_steps_changes_no_bit(out: Path, plan: str, zero_stage: int) -> None:
     # frozen weights are not in the checkpoint: they are those that the engine began with
     folder = out / f"resume {plan} {zero_stage}"
@@ -260,7 +258,7 @@ def test_a_checkpoint_between_two_steps_changes_no_bit(out: Path, plan: str, zer
 def test_any_number_of_ranks_goes_on_from_what_any_number_left(
     out: Path, results: Mapping[str, Mapping[str, object]]
 ) -> None:
-    names = ["resume teacher 1", "resume even 2", "resume teacher 3"]
+    names = [f"resume {plan} {zero_stage}" for plan, zero_stage in BOTH_STAGES]
     cases = {name: ("go_on", *name.split()[1:]) for name in names}
     alone = run_ranks(out, {name: (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}, num_ranks=1)
     behind = {f"{name}/next-by-1": (k, plan, int(z), {}) for name, (k, plan, z) in cases.items()}
