@@ -13,8 +13,9 @@ setup: .venv/.done-$(LOCK)
 demo: setup
 	.venv/bin/longtake demo $(DEMO)
 
+# A thread a process: three of them share the cores already.
 test: setup
-	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 OPENCV_FOR_THREADS_NUM=1 .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-dags:
 	bash dags/test.sh $(PYTHON)

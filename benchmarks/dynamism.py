@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -166,42 +167,59 @@ def _clips(path: Path) -> tuple[ClipCandidate, ...]:
 
 def _write(film: Film, path: Path) -> None:
     height_px, width_px = film.height_px, film.height_px * 16 // 9
-    rng = np.random.default_rng(SEED)
-    world = _world(rng, height_px)
+    world, rng = _world(height_px), np.random.default_rng(SEED)
     with Mp4Writer(path, fps=film.fps, width_px=width_px, height_px=height_px, codec=film.codec, crf=24) as writer:
         for k in range(round(SECONDS * film.fps)):
             writer.write(film.effect(_view(world, film, k / film.fps, height_px, width_px), k, rng))
 
 
-def _world(rng: np.random.Generator, height_px: int) -> Picture:
-    """A large picture with detail of all sizes and edges, as a photograph has; the same at any height."""
-    fields = []
+@cache
+def _world(height_px: int) -> Picture:
+    """The same large picture at any height."""
+    scale = height_px / 1080
+    return np.asarray(cv2.resize(_large_world(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@cache
+def _mirrored(height_px: int) -> Picture:
+    return np.ascontiguousarray(_world(height_px)[:, ::-1])
+
+
+@cache
+def _large_world() -> Picture:
+    """A large picture with detail of all sizes and edges, as a photograph has."""
+    rng, large = np.random.default_rng(SEED), np.zeros((1920, 3840, 3), np.float32)
     for cells in (6, 14, 40, 110):
         field = rng.normal(0, 1, (cells, 2 * cells, 3)).astype(np.float32)
-        fields.append(cv2.resize(field, (3840, 1920), interpolation=cv2.INTER_CUBIC) * cells**-0.35)
-    large = np.sum(fields, axis=0)
+        large += cv2.resize(field, (3840, 1920), interpolation=cv2.INTER_CUBIC) * np.float32(cells**-0.35)
     large = np.where(large[..., :1] > 0.35, large + 0.8, large)
-    levels = np.clip(118 + 52 * large, 0, 255).astype(np.uint8)
-    scale = height_px / 1080
-    return np.asarray(cv2.resize(levels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.clip(118 + 52 * large, 0, 255).astype(np.uint8)
 
 
 def _view(world: Picture, film: Film, t: float, height_px: int, width_px: int) -> Picture:
     right, down, zoom = film.move(t)
-    picture = _window(world, right, down, zoom, height_px, width_px)
+    picture = _window(world, _place(world, right, down, zoom, height_px, width_px), height_px, width_px)
     if film.depth != 1.0:
-        nearer = _window(world[:, ::-1], film.depth * right, film.depth * down, zoom**film.depth, height_px, width_px)
-        picture[height_px * 2 // 3 :] = nearer[height_px * 2 // 3 :]
+        top_px = height_px * 2 // 3
+        nearer = _place(world, film.depth * right, film.depth * down, zoom**film.depth, height_px, width_px)
+        nearer[:, 2] += nearer[:, 1] * top_px
+        picture[top_px:] = _window(_mirrored(height_px), nearer, height_px - top_px, width_px)
     return picture
 
 
-def _window(world: Picture, right: float, down: float, zoom: float, height_px: int, width_px: int) -> Picture:
+def _place(
+    world: Picture, right: float, down: float, zoom: float, height_px: int, width_px: int
+) -> NDArray[np.float64]:
+    """From the picture's pixels to the world's, (2, 3)."""
     diagonal = math.hypot(height_px, width_px)
     x, y = (side / 2 / zoom for side in (width_px, height_px))
     shift = (0.3 * world.shape[1] + right * diagonal - x, 0.4 * world.shape[0] + down * diagonal - y)
-    matrix = np.array([[1 / zoom, 0, shift[0]], [0, 1 / zoom, shift[1]]])
+    return np.array([[1 / zoom, 0, shift[0]], [0, 1 / zoom, shift[1]]])
+
+
+def _window(world: Picture, place: NDArray[np.float64], height_px: int, width_px: int) -> Picture:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    window = cv2.warpAffine(world, matrix, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_WRAP)
+    window = cv2.warpAffine(world, place, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_WRAP)
     return np.asarray(window, np.uint8)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 _BT709 = 1
@@ -50,6 +51,7 @@ class Mp4Writer:
             raise ValueError(f"picture of {width_px} x {height_px} pixels; both must be even (4:2:0 chroma)")
         self._shape = (height_px, width_px, 3)
         self._colorspace = "itu601" if codec == "mjpeg" else "itu709"
+        self._reformatter = VideoReformatter()  # one for all frames: setting it up takes longer than using it
         self._num_frames = 0
         self._container = av.open(
             str(path),
@@ -81,7 +83,7 @@ class Mp4Writer:
         if rgb_HWC.shape != self._shape or rgb_HWC.dtype != np.uint8:
             raise ValueError(f"frame of {rgb_HWC.shape} {rgb_HWC.dtype}; expected {self._shape} uint8")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
-        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=self._colorspace)
+        frame = self._reformatter.reformat(frame, format=self._stream.pix_fmt, dst_colorspace=self._colorspace)
         frame.pts = self._num_frames
         self._num_frames += 1
         self._container.mux(self._stream.encode(frame))
