@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -150,7 +150,7 @@ _SCORES = (
 )  # fmt: skip
 
 
-def _clips(path: Path) -> tuple[ClipCandidate, ...]:
+def _clips(path: Path) -> Sequence[ClipCandidate]:
     *_, measured = measure_file(str(path), SETTINGS, with_decord=True)
     assert measured is not None
     shown = measured.picture or measured.probe

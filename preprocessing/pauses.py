@@ -1,6 +1,6 @@
 """Where a film pauses: stretches of black and of one frozen picture; and how many of its frames are new ones. Pure.
 
-N frames of a source.
+N frames of a source, P ranges of them.
 """
 
 import cv2
@@ -53,11 +53,6 @@ def _lasting(
     return list(zip(starts[lasts].tolist(), ends[lasts].tolist(), strict=True))
 
 
-def share_inside(stretches: list[tuple[int, int]], start: int, end: int) -> float:
-    """Share of the frames of a range that lie in the stretches."""
-    return sum(max(0, min(end, e) - max(start, s)) for s, e in stretches) / (end - start)
-
-
 def new_frames(signals: Signals) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which frames are new, and which lie in motion so that one can tell; (N,) each. Neither where nobody measured."""
     num_frames = len(signals.timestamps_s)
@@ -70,14 +65,18 @@ def new_frames(signals: Signals) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def effective_rate(
-    new_N: NDArray[np.bool_], moving_N: NDArray[np.bool_], timestamps_s: NDArray[np.float64]
-) -> float | None:
-    """New frames a second, of the part of the film that moves; None if too little of it does.
+    new_P: NDArray[np.int64], moving_P: NDArray[np.int64], frames_P: NDArray[np.int64], lasts_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """New frames a second, of the part of each range that moves; NaN if too little of it does.
 
     A film of 12 frames a second in a container of 24 has 12.
+
+    Args:
+        new_P: New frames that lie in motion, in each of P ranges.
+        moving_P: Frames that lie in motion.
+        frames_P: All frames, 1 or more.
+        lasts_s: From the first to the last frame, (P,).
     """
-    moving = np.count_nonzero(moving_N)
-    if len(timestamps_s) < 2 or moving / len(moving_N) < _MIN_JUDGED:
-        return None
-    per_second = (len(timestamps_s) - 1) / float(timestamps_s[-1] - timestamps_s[0])
-    return per_second * (np.count_nonzero(new_N & moving_N) / moving)
+    judged_P = (frames_P > 1) & (moving_P / frames_P >= _MIN_JUDGED)
+    per_second_P = (frames_P - 1) / np.where(judged_P, lasts_s, 1.0)
+    return np.where(judged_P, per_second_P * (new_P / np.maximum(moving_P, 1)), np.nan)

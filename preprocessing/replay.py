@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from preprocessing import rows
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Candidates, candidates
 from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.decide import decide
+from preprocessing.pieces import Piece
 from preprocessing.reasons import Reason
-from preprocessing.samples import ClipCandidate, SourceScan
+from preprocessing.samples import SourceScan
 from preprocessing.sources import split_of
 
 CAPTION_WORDS = "caption_words"
@@ -32,29 +35,49 @@ def decided_clips(
         thresholds: Which of them are kept.
         eval_percent: Share of groups held out.
     """
-    found: list[ClipCandidate] = []
+    found: list[Candidates] = []
     splits: list[str] = []
     of_source: dict[str, list[float]] = {CAPTION_WORDS: [], TRUNCATED: []}
     for scan in scans:
-        cut = cut_source(scan, clips)
-        found += cut
-        splits += [str(split_of(scan.source.group_id, eval_percent))] * len(cut)
-        of_source[CAPTION_WORDS] += [float(len(scan.source.caption.split()))] * len(cut)
-        of_source[TRUNCATED] += [float(Reason.TRUNCATED in scan.reasons)] * len(cut)
-    decided = decide(_with_scores(rows.candidates_table(found), of_source), thresholds)
+        found.append(cut_source(scan, clips))
+        splits.append(str(split_of(scan.source.group_id, eval_percent)))
+        of_source[CAPTION_WORDS].append(len(scan.source.caption.split()))
+        of_source[TRUNCATED].append(Reason.TRUNCATED in scan.reasons)
+    decided = decide(_table(found, of_source), thresholds)
     dynamism = pc.struct_field(decided["scores"], "dynamism")
-    return decided.append_column("dynamism", dynamism).append_column("split", pa.array(splits, pa.string()))
+    split = pa.array(splits, pa.string()).take(_sources(found))
+    return decided.append_column("dynamism", dynamism).append_column("split", split)
 
 
-def _with_scores(found: pa.Table, values: Mapping[str, Sequence[float]]) -> pa.Table:
-    scores: Any = found["scores"].combine_chunks()
-    columns = dict(zip(rows.SCORES, scores.flatten(), strict=True))
-    columns |= {name: pa.array(of_clips, pa.float64()) for name, of_clips in values.items()}
-    replaced = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
-    return found.set_column(found.schema.get_field_index("scores"), "scores", replaced)
+def _table(found: Sequence[Candidates], of_source: Mapping[str, Sequence[float]]) -> pa.Table:
+    """The candidates of all sources (schema `rows.CANDIDATES`), with more scores that each source has of its own."""
+    if not found:
+        return rows.CANDIDATES.empty_table()
+    source = _sources(found)
+    scores = {name: np.concatenate([of.scores[name] for of in found]) for name in found[0].scores}
+    scores |= {name: np.array(values, np.float64)[source] for name, values in of_source.items()}
+    assert scores.keys() == set(rows.SCORES), f"scores without a column, or columns without one: {sorted(scores)}"
+    columns: dict[str, Any] = {
+        **{name: np.concatenate([of.pieces[name] for of in found]) for name in Piece._fields},
+        "clip_id": [clip_id for of in found for clip_id in of.clip_ids()],
+        "source_id": pa.array([of.source_id for of in found], pa.string()).take(source),
+        "start_s": np.concatenate([of.start_s for of in found]),
+        "end_s": np.concatenate([of.end_s for of in found]),
+        "fps": np.array([of.fps for of in found])[source],
+        "scores": pa.StructArray.from_arrays(
+            [pa.array(scores[name], from_pandas=True) for name in rows.SCORES],  # NaN becomes null
+            names=list(rows.SCORES),
+        ),
+    }
+    return pa.table(columns, schema=rows.CANDIDATES)
 
 
-def cut_source(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
+def _sources(found: Sequence[Candidates]) -> NDArray[np.int64]:
+    """Of which source each candidate is."""
+    return np.repeat(np.arange(len(found)), [len(of) for of in found])
+
+
+def cut_source(scan: SourceScan, clips: ClipsConfig) -> Candidates:
     """The candidates of one source that decoded."""
     assert scan.probe is not None
     assert scan.signals is not None

@@ -1,4 +1,7 @@
-"""What the signals of a source say of a range of its frames: every score by name, rounded. Pure."""
+"""What the signals of a source say of ranges of its frames: every score by name, rounded. Pure.
+
+All ranges at once, since numpy's calls cost more than its work: P ranges, M measurements, N frames.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from numpy.typing import NDArray
 
 from preprocessing.camera import WAY
 from preprocessing.config import ClipsConfig
-from preprocessing.pauses import black_stretches, effective_rate, frozen_stretches, new_frames, share_inside
+from preprocessing.pauses import black_stretches, effective_rate, frozen_stretches, new_frames
 from preprocessing.samples import Signals
 
 SCORE_DECIMALS = 4
@@ -22,14 +25,13 @@ _SAME_S = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What is the same for all pieces of a source: M measurements, N frames.
+    """What is the same for all ranges of a source.
 
     Attributes:
         black: Ranges of frames that are black for a while.
         frozen: Ranges of frames that show one picture for a while.
-        dark_N: Which frames are black.
-        new_N: Which frames are new ones.
-        moving_N: Of which frames one can tell.
+        before: How many of the frames before each, and before the end, are black, frozen, in motion, and new ones in motion,
+            (4, N + 1).
         near_s: Time before each measurement that its short and long gap depend on, (M,).
         far_s: The same of its far gap, (M,).
         camera: Speed of the camera by the far and by the nearer gaps, where it was measured, (2, M).
@@ -41,9 +43,7 @@ class Measurements:
 
     black: list[tuple[int, int]]
     frozen: list[tuple[int, int]]
-    dark_N: NDArray[np.bool_]
-    new_N: NDArray[np.bool_]
-    moving_N: NDArray[np.bool_]
+    before: NDArray[np.int64]
     near_s: NDArray[np.float64]
     far_s: NDArray[np.float64]
     camera: NDArray[np.float32]
@@ -56,14 +56,13 @@ class Measurements:
     def of(cls, signals: Signals, clips: ClipsConfig) -> "Measurements":
         """Computed once a source."""
         motion, times_s = signals.motion, signals.motion_times_s
+        frozen = frozen_stretches(signals, at_least_s=clips.frozen_stretch_s)
         new_N, moving_N = new_frames(signals)
         near = np.fmin(motion["camera_short"], motion["camera_long"])
         return cls(
             black=black_stretches(signals, black_luma=clips.black_luma, at_least_s=clips.black_stretch_s),
-            frozen=frozen_stretches(signals, at_least_s=clips.frozen_stretch_s),
-            dark_N=signals.luma < clips.black_luma,
-            new_N=new_N,
-            moving_N=moving_N,
+            frozen=frozen,
+            before=_counts([signals.luma < clips.black_luma, _inside(frozen, len(new_N)), moving_N, new_N & moving_N]),
             near_s=times_s - motion["span_s"] + _SAME_S,
             far_s=times_s - np.fmax(motion["far_span_s"], motion["span_s"]) + _SAME_S,
             camera=np.stack([np.fmin(near, motion["camera_far"]), near]),
@@ -74,38 +73,59 @@ class Measurements:
         )
 
 
+def _inside(stretches: Sequence[tuple[int, int]], num_frames: int) -> NDArray[np.bool_]:
+    """Which frames lie in the stretches, (N,)."""
+    inside_N = np.zeros(num_frames, np.bool_)
+    for start, end in stretches:
+        inside_N[start:end] = True
+    return inside_N
+
+
+def _counts(kinds: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """How many of the frames before each, and before the end, are of each of K kinds, (K, N + 1)."""
+    counts = np.zeros((len(kinds), len(kinds[0]) + 1), np.int64)
+    np.cumsum(kinds, axis=1, out=counts[:, 1:])
+    return counts
+
+
 def scores_of(
-    signals: Signals, series: Measurements, pieces: Sequence[range], clips: ClipsConfig
-) -> list[dict[str, float]]:
-    """What the signals say of ranges of frames; a score of what was not measured inside one is not there.
+    signals: Signals, series: Measurements, start_P: NDArray[np.int64], end_P: NDArray[np.int64], clips: ClipsConfig
+) -> dict[str, NDArray[np.float64]]:
+    """What the signals say of ranges of frames, (P,) each; NaN of what was not measured inside one.
 
     black_share: share of frames darker than `clips.black_luma`.
     frozen_share: share of frames in stretches that show one picture for `clips.frozen_stretch_s`.
     effective_fps: new frames a second, told where most of the range moves.
     and those of `_motion_scores`.
     """
-    found = [_frame_scores(signals, series, frames) for frames in pieces]
-    for scores, of_motion in zip(found, _motion_scores(signals, series, pieces, clips), strict=True):
-        scores.update(of_motion)
-    return found
+    times_s = signals.timestamps_s
+    first_P, last_P = times_s[start_P], times_s[end_P - 1]
+    frames_P = end_P - start_P
+    black_P, frozen_P, moving_P, new_P = series.before[:, end_P] - series.before[:, start_P]
+    of_frames = {
+        "black_share": black_P / frames_P,
+        "frozen_share": frozen_P / frames_P,
+        "effective_fps": effective_rate(new_P, moving_P, frames_P, last_P - first_P),
+    }
+    of_motion = _motion_scores(signals.motion_times_s, series, first_P, last_P, clips)
+    return {name: rounded(values_P, SCORE_DECIMALS) for name, values_P in of_frames.items()} | of_motion
 
 
-def _frame_scores(signals: Signals, series: Measurements, frames: range) -> dict[str, float]:
-    part = slice(frames.start, frames.stop)
-    rate = effective_rate(series.new_N[part], series.moving_N[part], signals.timestamps_s[part])
-    scores = {
-        "black_share": np.count_nonzero(series.dark_N[part]) / len(frames),
-        "frozen_share": share_inside(series.frozen, frames.start, frames.stop),
-    } | ({} if rate is None else {"effective_fps": rate})
-    return {name: round(value, SCORE_DECIMALS) for name, value in scores.items()}
+def rounded(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
+    """To the nearest decimal, as Python rounds: numpy multiplies first, and is a digit off where that makes a tie."""
+    return np.array([round(value, decimals) for value in values.tolist()], np.float64)
 
 
 def _motion_scores(
-    signals: Signals, series: Measurements, pieces: Sequence[range], clips: ClipsConfig
-) -> list[dict[str, float]]:
-    """Scores of the measurements inside each of P ranges; none of a range that holds no measurement.
+    times_M: NDArray[np.float64],
+    series: Measurements,
+    first_P: NDArray[np.float64],
+    last_P: NDArray[np.float64],
+    clips: ClipsConfig,
+) -> dict[str, NDArray[np.float64]]:
+    """Scores of the measurements inside each range, from one time to another; NaN for one that holds no measurement.
 
-    All ranges at once, in rows of L measurements each, those behind a range's own NaN: numpy's calls cost more than its work.
+    In rows of L measurements each, those behind a range's own NaN.
 
     dynamism: median over time of the larger of the camera's speed, which is the smallest over three gaps, and of `own_motion`.
     dynamism_spread: from the 10th to the 90th percentile over time.
@@ -119,11 +139,10 @@ def _motion_scores(
         the longer gaps: where it keeps its way from moment to moment, `constancy` stands instead.
     followed: median correlation of neighbours after motion compensation.
     """
-    first_P = signals.timestamps_s[[frames.start for frames in pieces]]
-    places_PL, inside_PL = _measured_inside(signals, series, pieces, first_P)
+    places_PL, inside_PL = _measured_inside(times_M, series, first_P, last_P)
     number_P = inside_PL.sum(axis=1)
     if not number_P.any():
-        return [{} for _ in pieces]
+        return dict.fromkeys(_OF_MOTION, np.full(len(first_P), np.nan))
     has_far_PL = series.far_s[places_PL] >= first_P[:, None]
     camera_PL, net_PL = (
         np.where(has_far_PL, of_source[0][places_PL], of_source[1][places_PL])
@@ -139,23 +158,17 @@ def _motion_scores(
     found |= {"steadiness": np.where(kept_way_P >= _CONSTANT, kept_way_P, arrives_P)}
     active_PL = (dynamism_PL >= clips.active_dynamism) & inside_PL
     found |= {"active_share": np.where(number_P, active_PL.sum(axis=1) / np.maximum(number_P, 1), np.nan)}
-    columns = {name: np.round(values_P.astype(np.float64), SCORE_DECIMALS).tolist() for name, values_P in found.items()}
-    return [
-        {name: values[i] for name, values in columns.items() if number and values[i] == values[i]}  # NaN: not measured
-        for i, number in enumerate(number_P.tolist())
-    ]
+    return {name: np.round(values_P.astype(np.float64), SCORE_DECIMALS) for name, values_P in found.items()}
 
 
 def _measured_inside(
-    signals: Signals, series: Measurements, pieces: Sequence[range], first_P: NDArray[np.float64]
+    times_M: NDArray[np.float64], series: Measurements, first_P: NDArray[np.float64], last_P: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Places of the measurements in each range, and which of them lie inside with their gaps, (P, L) each."""
-    times_M = signals.motion_times_s
-    last_P = signals.timestamps_s[[frames.stop - 1 for frames in pieces]]
-    begin_P, end_P = np.searchsorted(times_M, first_P), np.searchsorted(times_M, last_P, side="right")
+    begin_P, end_P = times_M.searchsorted(first_P), times_M.searchsorted(last_P, side="right")
     longest = int(np.max(end_P - begin_P, initial=0))
     if not longest:
-        return np.zeros((len(pieces), 0), np.int64), np.zeros((len(pieces), 0), np.bool_)
+        return np.zeros((len(first_P), 0), np.int64), np.zeros((len(first_P), 0), np.bool_)
     places_PL = begin_P[:, None] + np.arange(longest)
     own_PL = places_PL < end_P[:, None]
     places_PL = np.minimum(places_PL, len(times_M) - 1)
@@ -185,20 +198,21 @@ _MEDIANS = {
 }
 """Scores that are the median of a series."""
 
+_OF_MOTION = (*_MEDIANS, "dynamism", "dynamism_spread", "steadiness", "active_share")
+
 
 def quantiles(values: NDArray[np.float32], shares: Sequence[float]) -> list[NDArray[np.float64]]:
     """Over the last axis, of the values that are not NaN: one array for each share; NaN where there are none.
 
     numpy's own take one call, and ten times as long, for each row and share.
     """
-    ordered = np.sort(values.astype(np.float64), axis=-1)  # NaN comes last
+    ordered = np.sort(values, axis=-1)  # NaN comes last
     last = np.maximum((~np.isnan(ordered)).sum(axis=-1) - 1, 0)
+    flat, begin = ordered.ravel(), np.arange(last.size).reshape(last.shape) * ordered.shape[-1]
     found = []
     for share in shares:
         place = last * share
         below = place.astype(np.int64)
-        lower, upper = (
-            np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0] for at in (below, np.minimum(below + 1, last))
-        )
+        lower, upper = (flat[begin + at].astype(np.float64) for at in (below, np.minimum(below + 1, last)))
         found.append(lower + (place - below) * (upper - lower))
     return found

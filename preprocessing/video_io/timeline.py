@@ -4,7 +4,8 @@ N frames of a source, K frames of a clip. Frame k of a clip is the source frame 
 tie takes the earlier.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
@@ -81,31 +82,37 @@ def grid_frames(timestamps_s: NDArray[np.float64], start_frame: int, fps: float,
     Returns:
         (K,), not decreasing.
     """
-    return frames_at(timestamps_s, start_frame, np.arange(num_frames) / fps, step_s=frame_step_s(timestamps_s))
+    targets_s = timestamps_s[start_frame] + np.arange(num_frames) / fps
+    onward_s = going_on(timestamps_s, float(targets_s[-1]), step_s=frame_step_s(timestamps_s))
+    later = np.maximum(np.searchsorted(onward_s, targets_s), start_frame + 1)
+    return later - 1 + (targets_s - onward_s[later - 1] > onward_s[later] - targets_s + _SAME_S)
 
 
-def frames_at(
-    timestamps_s: NDArray[np.float64], start_frame: int, after_s: NDArray[np.float64], *, step_s: float
-) -> NDArray[np.int64]:
-    """Source frames at some times after a frame, as `grid_frames` takes them.
+def going_on(timestamps_s: NDArray[np.float64], until_s: float, *, step_s: float) -> NDArray[np.float64]:
+    """The time stamps, and on at their usual distance: to past a time, and by two frames at least.
 
     Args:
         timestamps_s: Presentation times, (N,), increasing.
-        start_frame: Source frame from which time counts.
-        after_s: Not decreasing, (K,).
+        until_s: The time.
         step_s: `frame_step_s` of the time stamps.
 
     Returns:
-        (K,), not decreasing.
+        More than N, increasing.
     """
-    targets = timestamps_s[start_frame] + after_s
-    times = timestamps_s
-    if targets[-1] > timestamps_s[-1] or start_frame + 1 == len(timestamps_s):
-        num_virtual = max(0, int(np.ceil((targets[-1] - timestamps_s[-1]) / step_s))) + 2
-        times = np.concatenate([timestamps_s, timestamps_s[-1] + step_s * np.arange(1, num_virtual + 1)])
-    later = np.clip(np.searchsorted(times, targets), start_frame + 1, len(times) - 1)
-    takes_later = targets - times[later - 1] > times[later] - targets + _SAME_S
-    return later - 1 + takes_later
+    more = max(0, int(np.ceil((until_s - timestamps_s[-1]) / step_s))) + 2
+    return np.concatenate([timestamps_s, timestamps_s[-1] + step_s * np.arange(1, more + 1)])
+
+
+def frame_at(onward_s: Sequence[float], start_frame: int, target_s: float) -> int:
+    """`grid_frames` for one moment.
+
+    Args:
+        onward_s: Presentation times that are `going_on` past the moment.
+        start_frame: Source frame before which none is taken.
+        target_s: The moment.
+    """
+    later = max(bisect_left(onward_s, target_s), start_frame + 1)
+    return later - 1 + (target_s - onward_s[later - 1] > onward_s[later] - target_s + _SAME_S)
 
 
 def shown_on_grid(frames: Iterable[tuple[float, T]], fps: float, num_frames: int) -> Iterator[tuple[T, int]]:

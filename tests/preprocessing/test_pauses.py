@@ -18,7 +18,10 @@ def signals_of(change: np.ndarray, luma: np.ndarray | None = None, fps: float = 
 
 def rate(change: np.ndarray, fps: float = 24.0) -> float | None:
     signals = signals_of(change, fps=fps)
-    return effective_rate(*new_frames(signals), signals.timestamps_s)
+    new_N, moving_N = new_frames(signals)
+    counts = (np.array([np.count_nonzero(of_frames)]) for of_frames in (new_N & moving_N, moving_N, change == change))
+    (found,) = effective_rate(*counts, np.array([signals.timestamps_s[-1]]))
+    return None if np.isnan(found) else float(found)
 
 
 def test_a_black_stretch_is_told_by_its_frames() -> None:

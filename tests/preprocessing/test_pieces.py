@@ -1,0 +1,51 @@
+"""Where clips begin and end: as long as a slow search over the whole grid says, and never without a frame."""
+
+import numpy as np
+import pytest
+
+from preprocessing.config import ClipsConfig
+from preprocessing.pieces import Piece, pieces_of
+from preprocessing.samples import FRAMES_PER_SEGMENT
+from preprocessing.video_io.timeline import frame_step_s, grid_frames
+
+
+def pieces(times_s: np.ndarray, clips: ClipsConfig, pauses: tuple[int, ...] = ()) -> list[Piece]:
+    found = pieces_of(len(times_s), times_s, [], pauses, clips, step_s=frame_step_s(times_s))
+    return list(found)
+
+
+def longest(times_s: np.ndarray, start: int, stop: int, clips: ClipsConfig) -> tuple[int, int]:
+    """The most segments whose last frame is before `stop` and whose end is not behind it, from the whole grid."""
+    grid = grid_frames(times_s, start, clips.fps, FRAMES_PER_SEGMENT * clips.max_segments + 2)
+    fit = [
+        (int(grid[FRAMES_PER_SEGMENT * n + 1]), n)
+        for n in range(clips.min_segments, clips.max_segments + 1)
+        if start < grid[FRAMES_PER_SEGMENT * n + 1] <= stop and grid[FRAMES_PER_SEGMENT * n] < stop
+    ]
+    return fit[-1] if fit else (start, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_clip_is_as_long_as_a_search_over_the_whole_grid_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_frames = int(rng.integers(1, 600))
+    times_s = np.cumsum(rng.uniform(0.005, rng.choice([0.05, 0.2, 2.0]), num_frames))
+    clips = ClipsConfig(fps=float(rng.choice([8.0, 12.0, 24.0, 30.0])), max_segments=int(rng.integers(1, 8)))
+    pause = int(rng.integers(0, num_frames))
+    for piece in pieces(times_s, clips, (pause,)):
+        stop = pause if piece.start_frame < pause else num_frames
+        end, num_segments = longest(times_s, piece.start_frame, stop, clips)
+        assert piece.num_segments == num_segments
+        assert piece.end_frame == (end if num_segments else stop)
+
+
+def test_pictures_that_stay_longer_than_a_segment_give_no_empty_clip() -> None:
+    times_s = np.arange(8) * 9.0  # at 24 fps the first frame behind one to three segments is still the same picture
+    found = pieces(times_s, ClipsConfig(max_segments=8))
+    assert all(piece.end_frame > piece.start_frame for piece in found)
+    assert [(piece.start_frame, piece.num_segments) for piece in found[:2]] == [(0, 8), (1, 8)]
+
+
+def test_pauses_at_the_ends_of_a_film_divide_nothing() -> None:
+    times_s, clips = np.arange(100) / 24, ClipsConfig()
+    assert pieces(times_s, clips, (0, 100)) == pieces(times_s, clips)
