@@ -93,7 +93,9 @@ def figures_of(videos: Sequence[Frames], metrics: Sequence[Metric] = METRICS) ->
         values={name: [_number(score[name].value) for score in scores] for name in names},
         drifts={name: [_drift(score[name], "absolute") for score in scores] for name in names},
         floors={name: [_drift(score[name], "floor") for score in scores] for name in names},
-        curves={metric.name: _mean_curve([score[metric.name] for score in scores]) for metric in CURVES},
+        curves={
+            metric.name: _mean_curve([score[metric.name] for score in scores]) for metric in metrics if metric in CURVES
+        },
         seams=[seam(frames_NHW3) for frames_NHW3 in videos],
     )
 
