@@ -14,6 +14,9 @@ COLUMNS = 11
 LABEL_PX = 150
 """Width of the names left of the strips."""
 
+GAP_PX = 3
+"""Between them."""
+
 
 def strip_path(out: Path, seed: int, variant: str) -> Path:
     """Where the strip of a row lies, beside the file of rows."""
@@ -33,7 +36,7 @@ def sheet(names: Sequence[str], strips: Sequence[Path]) -> Picture:
     lines = [
         np.hstack([_label(name), decode_image(path.read_bytes())]) for name, path in zip(names, strips, strict=True)
     ]
-    return np.vstack(lines)
+    return np.vstack([np.pad(line, ((0, GAP_PX), (0, 0), (0, 0)), constant_values=255) for line in lines])
 
 
 def _label(name: str) -> Picture:
