@@ -198,8 +198,8 @@ def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: Optimi
     wrapped, *_ = deepspeed.initialize(
         model=module, optimizer=make_optimizer(module, optimizer), config=_deepspeed_config(engine, optimizer)
     )
-    if engine.zero_stage in (1, 2):
-        # DeepSpeed sets it from the fp16 and bf16 settings alone: in fp32 a gradient of NaN would reach the weights
+    if engine.zero_stage in (1, 2) and engine.dtype == "bf16":
+        # else a gradient of NaN would reach the weights; in fp32 DeepSpeed asks the norm, which costs nothing more
         wrapped.optimizer.check_grad_overflow = True
     return wrapped
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def preprocess(videos: Path, dataset: Path, *settings: str) -> dict:
     options = [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", "preprocess", str(videos), *options]
-    tail = ["--dataset", str(dataset), "--tracking-uri", "none", "--json"]
+    tail = ["--dataset", str(dataset), "--set", "cluster.max_tasks=1", "--tracking-uri", "none", "--json"]
     said = subprocess.run([*command, *tail], stdout=subprocess.PIPE, check=True, timeout=600).stdout
     return json.loads(said)
 

@@ -93,16 +93,15 @@ def test_a_source_that_vanishes_before_it_is_encoded_is_missing_and_heals_when_i
     videos: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     folder, dataset = tmp_path / "raw", tmp_path / "d"
+    options = ("--dataset", str(dataset), *SETTINGS, "--set", "cluster.max_tasks=1")
     shutil.copytree(videos, folder)
     gone = sorted(folder.glob("*.mp4"))[0]
-    start("scan", str(folder), "--dataset", str(dataset), *SETTINGS, log=tmp_path / "log").finish(TIMEOUT_S)
+    start("scan", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
     gone.rename(tmp_path / gone.name)
-    said = start("preprocess", str(folder), "--dataset", str(dataset), *SETTINGS, log=tmp_path / "log").finish(
-        TIMEOUT_S
-    )
+    said = start("preprocess", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
     assert said["dataset"]["failed"] == {"missing": 1}
     assert gone.name not in {row["uri"] for row in Dataset.open(str(dataset)).load_manifest(None).table.to_pylist()}
     (tmp_path / gone.name).rename(gone)
-    preprocess(folder, dataset).finish(TIMEOUT_S)
+    start("preprocess", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
     samples = Dataset.open(str(dataset)).load_manifest(None).table.num_rows
     assert samples == len([name for name in expected if name.endswith(".tar")])

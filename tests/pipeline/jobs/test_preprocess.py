@@ -105,7 +105,8 @@ def test_a_dry_run_draws_what_changes_sides_and_leaves_the_dataset_alone(
 
 
 def test_a_pilot_ends_with_what_the_whole_would_take(videos: Path, tmp_path: Path) -> None:
-    found = run(videos, tmp_path / "d", "--limit", "3", "--set", "report.cost_per_cpu_hour=1.0")["pilot"]
+    settings = ("--set", "report.cost_per_cpu_hour=1.0", "--set", "cluster.max_tasks=1")
+    found = run(videos, tmp_path / "d", "--limit", "3", *settings)["pilot"]
     assert (found["num_done"], found["num_all"]) == (3, 7)
     for figure in ("video_hours", "scan_cpu_hours", "encode_cpu_hours", "wall_hours", "shards_gb", "cost"):
         assert 0 <= found[figure]["low"] <= found[figure]["value"] <= found[figure]["high"]

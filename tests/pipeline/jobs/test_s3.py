@@ -18,7 +18,10 @@ from tests.preprocessing.s3_server import s3_bucket
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SETTINGS = ("--set", "encode.sizes_px=[[64, 64]]", "--set", "cluster.wave_sources=2", "--tracking-uri", "none")
+SETTINGS = (
+    "--set", "encode.sizes_px=[[64, 64]]", "--set", "cluster.wave_sources=2", "--set", "cluster.max_tasks=1",
+    "--tracking-uri", "none",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
