@@ -1,10 +1,12 @@
 """Stills of a video over time: kept in one pass of unknown length, and laid out as a contact sheet."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from evaluation.types import Picture, Still
 from preprocessing.isolation import IsolatedWorker
@@ -60,10 +62,13 @@ def encode_still(frame: Frame, width_px: int) -> Still:
 
 
 def encode_image(rgb_HWC: Picture, suffix: str) -> bytes:
-    """A picture as the bytes of a file: ``.jpg`` or ``.png``."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
-    _, data = cv2.imencode(suffix, cv2.cvtColor(rgb_HWC, cv2.COLOR_RGB2BGR), options)
-    return data.tobytes()
+    """A picture as the bytes of a file: ``.jpg`` or ``.png``.
+
+    By Pillow: where another library has brought a zlib of its own into the process, OpenCV's PNG writer can fail.
+    """
+    data = BytesIO()
+    Image.fromarray(rgb_HWC).save(data, Image.registered_extensions()[suffix], quality=_JPEG_QUALITY)
+    return data.getvalue()
 
 
 def decode_image(jpeg: bytes) -> Picture:

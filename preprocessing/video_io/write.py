@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 _BT709 = 1
@@ -50,7 +50,7 @@ class Mp4Writer:
         if width_px % 2 or height_px % 2 or min(width_px, height_px) < 2:
             raise ValueError(f"picture of {width_px} x {height_px} pixels; both must be even (4:2:0 chroma)")
         self._shape = (height_px, width_px, 3)
-        self._colorspace = "itu601" if codec == "mjpeg" else "itu709"
+        self._colorspace = Colorspace.ITU601 if codec == "mjpeg" else Colorspace.ITU709
         self._reformatter = VideoReformatter()  # one for all frames: setting it up takes longer than using it
         self._num_frames = 0
         self._container = av.open(
