@@ -36,7 +36,8 @@ def without_command(context: typer.Context) -> int:
 def main() -> None:
     """Runs the command line."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    claim_stdout()
+    if "--help" not in sys.argv:  # which typer prints, and which is a result too
+        claim_stdout()
     sys.exit(exit_status(app))
 
 

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -121,6 +122,15 @@ def fingerprint(*parts: BaseModel | str | int | Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, in which also 1e-5 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def report_settings(recipe: Recipe) -> ReportSettings:
     """What a report needs to know of a recipe."""
     return ReportSettings(
@@ -160,7 +170,7 @@ def _read_text(path: Path) -> str:
 
 def _parse_yaml(text: str, where: str) -> dict[str, object]:
     try:
-        data = yaml.safe_load(text)
+        data = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
@@ -190,7 +200,7 @@ def _parse_override(override: str) -> dict[str, object]:
     if not (equals and key.strip()):
         raise RecipeError(f"--set {override}: expected key=value, for example decide.min_dynamism=0.5")
     try:
-        value: object = yaml.safe_load(text)
+        value: object = _Loader(text).get_single_data()
     except yaml.YAMLError:
         raise RecipeError(f"--set {override}: {text!r} is not a YAML value") from None
     for part in reversed(key.strip().split(".")):

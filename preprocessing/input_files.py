@@ -122,12 +122,22 @@ class LocalFiles:
         return FileFacts(content_id=f"{status.st_size}-{status.st_mtime_ns}", size_bytes=status.st_size)
 
     def walk(self, folder: str, unreadable: set[str]) -> Iterator[str]:
-        """All files below a folder."""
+        """All files below a folder, also behind links to folders elsewhere; no folder twice, so that links in a ring end."""
+        root = os.path.realpath(folder)
+        walked = {root}
+
+        def is_new(path: str) -> bool:
+            real = os.path.realpath(path)
+            if real in walked or (Path(path).is_symlink() and f"{real}/".startswith(f"{root}/")):
+                return False
+            walked.add(real)
+            return True
 
         def refused(error: OSError) -> None:
             unreadable.add(f"{shown(error.filename)} ({error.strerror})")
 
-        for top, _, names in os.walk(folder, onerror=refused):
+        for top, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+            folders[:] = [name for name in sorted(folders) if is_new(f"{top}/{name}")]
             yield from (f"{top.rstrip('/')}/{name}" for name in names)
 
     def glob(self, pattern: str) -> Iterator[str]:

@@ -186,7 +186,7 @@ class Driver:
         return encode_tasks(
             shards_of_plan(shards),
             self._recipe,
-            dataset_uri=self._uri,
+            dataset_uri=self._dataset.storage.uri,  # absolute: workers have another working directory
             fingerprint=self._encode_fingerprint(),
             on_record=lambda record: self._ledger.append_encodes([record]),
             meter=self._encode_meter,

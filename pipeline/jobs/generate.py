@@ -3,14 +3,15 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 
 import numpy as np
 import ray
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import Task, ray_cluster, refuse_impossible, run_bounded
@@ -240,9 +241,12 @@ def _tasks(
     remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, num_gpus=_gpus(recipe), max_retries=0)(_generate)
     for request in todo:
         request.out.parent.mkdir(parents=True, exist_ok=True)
+        # workers have another working directory
+        there = replace(request, image=request.image.absolute(), out=request.out.absolute())
+        arguments = (there, asked[request], recipe, model.resolve())
         yield Task(
             name=request.out.name,
-            submit=lambda request=request: remote.remote(request, asked[request], recipe, model.resolve()),
+            submit=lambda arguments=arguments: remote.remote(*arguments),
             done=lambda video, request=request: done(request, video),
         )
 
@@ -259,13 +263,19 @@ def _generate(request: GenerateRequest, asked: str, recipe: Recipe, model_folder
         model,
         record,
         codec,
-        image_HWC=np.asarray(Image.open(request.image).convert("RGB")),
+        image_HWC=read_upright(request.image),
         prompt=request.prompt,
         seconds=request.seconds,
         settings=recipe.generate.model_copy(update={"seed": request.seed}),
         out=request.out,
         request=asked,
     )
+
+
+def read_upright(path: Path) -> NDArray[np.uint8]:
+    """A picture as (H, W, 3), turned as its camera says: phones store portraits lying on their side."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _track(

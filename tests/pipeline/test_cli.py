@@ -118,3 +118,9 @@ def test_evaluate_dry_run_names_the_videos_and_decodes_none(tmp_path: Path) -> N
     done = longtake("evaluate", str(tmp_path), "--out", str(tmp_path / "o"), "--dry-run")
     assert done.stdout.splitlines() == ["a.mp4", "1 videos"]
     assert not (tmp_path / "o").exists()
+
+
+def test_help_is_a_result_and_goes_to_stdout() -> None:
+    done = longtake("train", "--help")
+    assert done.returncode == 0
+    assert "--dataset" in done.stdout

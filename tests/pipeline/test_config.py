@@ -64,6 +64,12 @@ def test_an_override_changes_one_value_and_the_fingerprint() -> None:
     assert fingerprint(changed.clips) == fingerprint(plain.clips)
 
 
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "+1.e-5", ".00001", "0.1e-4"])
+def test_a_number_may_be_written_as_everybody_types_it(text: str) -> None:
+    changed = load_recipe("embedded", [f"train.teacher.optimizer.learning_rate={text}"])
+    assert changed.train.teacher.optimizer.learning_rate == 1e-5
+
+
 def test_a_recipe_builds_on_its_base() -> None:
     assert load_recipe("demo").encode.codec == load_recipe("embedded").encode.codec
     assert load_recipe("demo").encode.sizes_px != load_recipe("embedded").encode.sizes_px

@@ -252,3 +252,17 @@ def test_what_cannot_be_a_caption_is_named_and_ends_nothing(tmp_path: Path) -> N
         f"{raw}/b.txt (too long for a caption: 70000 bytes)",
         f"{raw}/c.txt (no caption: Too many levels of symbolic links)",
     )
+
+
+def test_links_to_folders_elsewhere_are_followed_and_rings_of_links_end(tmp_path: Path) -> None:
+    raw, elsewhere = tmp_path / "raw", tmp_path / "elsewhere"
+    for folder in (raw / "inside", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "a.mp4").write_bytes(b"a")
+    (raw / "linked").symlink_to(elsewhere)
+    (raw / "twice").symlink_to(elsewhere)
+    (raw / "within").symlink_to(raw / "inside")
+    (elsewhere / "ring").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(raw)
+    found = find_sources([str(raw)], SourcesConfig(), limit=None).sources
+    assert [source.uri for source in found] == ["raw/inside/a.mp4", "raw/linked/a.mp4"]

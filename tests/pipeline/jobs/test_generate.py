@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import load_recipe
-from pipeline.jobs.generate import GenerateRequest, preview_videos, read_prompts
+from pipeline.jobs.generate import GenerateRequest, preview_videos, read_prompts, read_upright
 from tests.training.small_dataset import CODEC, MODEL
 from training.checkpoint import start_weights
 from training.model.weights import save_model
@@ -79,3 +79,15 @@ def test_a_video_whose_record_is_damaged_is_made_again(tmp_path: Path) -> None:
     request.out.with_suffix(".json").write_text("{")
     (plan,) = preview_videos([request], load_recipe("embedded"), model=model)
     assert not plan.is_made
+
+
+def test_a_portrait_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None:
+    lying = Image.new("RGB", (32, 16), "red")
+    lying.paste("blue", (16, 0, 32, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees, clockwise
+    lying.save(tmp_path / "phone.png", exif=exif)
+    upright = read_upright(tmp_path / "phone.png")
+    assert upright.shape == (32, 16, 3)
+    assert (upright[:16] == (255, 0, 0)).all()
+    assert (upright[16:] == (0, 0, 255)).all()
