@@ -1,8 +1,8 @@
 """Settings of every step from raw video to shard: units, ranges and where a value comes from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -134,6 +134,12 @@ class ClipsConfig(Settings):
     """A shot is divided where it shows one picture for so long, in seconds; of real footage, only a hard compressed still scene does."""
     active_dynamism: Annotated[float, Field(ge=0)] = 0.6
     """A moment that moves less is still, in per cent of the diagonal per second."""
+
+    @model_validator(mode="after")
+    def _shortest_is_not_longer_than_longest(self) -> Self:
+        if self.min_segments > self.max_segments:
+            raise ValueError(f"min_segments is {self.min_segments}, more than max_segments, {self.max_segments}")
+        return self
 
 
 class DecideConfig(Settings):

@@ -86,14 +86,21 @@ def open_storage(uri: str) -> Storage:
     """A local path, ``file://``, ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
 
     Raises:
-        ValueError: If it is empty, the scheme is unknown or its library is not installed.
+        ValueError: If it is empty, a file, the scheme is unknown or its library is not installed.
     """
     if not uri:
         raise ValueError("an empty path names no dataset; is a variable unset?")
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
-        return LocalStorage(root=Path(rest if separator else uri).absolute())
+        return LocalStorage(root=_folder(Path(rest if separator else uri).absolute()))
     return open_object_store(scheme, rest)
+
+
+def _folder(path: Path) -> Path:
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{part} is a file; expected a folder" + (f" for {path}" if part != path else ""))
+    return path
 
 
 def open_object_store(scheme: str, root: str) -> ObjectStorage:

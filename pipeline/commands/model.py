@@ -168,7 +168,10 @@ def generate(
         Path | None, typer.Option("--prompts", metavar="FILE.jsonl", help="Many at once: image and prompt a line.")
     ] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="Length of the video.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="FILE.mp4, or a folder for --prompts.")] = Path("generated.mp4"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="FILE.mp4, or a folder for --prompts. Default: generated.mp4; generated."),
+    ] = None,
     recipe: options.Recipe = None,
     overrides: options.Set = None,
     address: options.Address = None,
@@ -182,20 +185,25 @@ def generate(
     from pipeline.tracking import Tracking
 
     settings = load_recipe(recipe or "embedded", overrides or ())
+    if prompts is not None and (image is not None or prompt is not None):
+        raise ValueError("--prompts names images and prompts itself; leave out --image and --prompt")
     if prompts is not None:
-        requests = job.read_prompts(prompts, out, seconds=seconds, seed=settings.generate.seed)
+        home = out or Path("generated")
+        requests = job.read_prompts(prompts, home, seconds=seconds, seed=settings.generate.seed)
     elif image is None or prompt is None or seconds is None:
         raise ValueError("generate needs --image, --prompt and --seconds, or --prompts")
     else:
+        video = out or Path("generated.mp4")
+        home = video.parent
         requests = (
-            job.GenerateRequest(image=image, prompt=prompt, seconds=seconds, out=out, seed=settings.generate.seed),
+            job.GenerateRequest(image=image, prompt=prompt, seconds=seconds, out=video, seed=settings.generate.seed),
         )
     if dry_run:
         plans = job.preview_videos(requests, settings, model=model)
         emit({"videos": [plan.as_dict() for plan in plans]}, as_json=as_json, lines=[plan.line() for plan in plans])
         return
     result = job.generate_videos(
-        requests, settings, model=model, home=out if prompts else out.parent, line=model.resolve().name,
+        requests, settings, model=model, home=home, line=model.resolve().name,
         address=address, tracking=Tracking(uri=tracking_uri, line=line),
     )  # fmt: skip
     lines = [*(str(request.out) for request in requests), f"{len(result.made)} made, {len(result.skipped)} were there"]

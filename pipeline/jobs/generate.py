@@ -23,6 +23,8 @@ from training.generation import generate, num_segments_for
 from training.model.weights import load_for_generate, read_record
 from training.types import GeneratedVideo
 
+_PROMPT_KEYS = ("image", "prompt", "seconds", "seed", "name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRequest:
@@ -147,6 +149,8 @@ def read_prompts(path: Path, out: Path, *, seconds: float | None, seed: int) -> 
 def _request(line: str, number: int, path: Path, out: Path, seconds: float | None, seed: int) -> GenerateRequest:
     try:
         row = json.loads(line)
+        if unknown := row.keys() - _PROMPT_KEYS:
+            raise ValueError(f"unknown key {sorted(unknown)[0]!r}; expected {', '.join(_PROMPT_KEYS)}")
         name = str(row.get("name", f"{number:05d}"))
         if not re.fullmatch(r"[^/.\0][^/\0]*", name):
             raise ValueError(
@@ -157,13 +161,19 @@ def _request(line: str, number: int, path: Path, out: Path, seconds: float | Non
             prompt=_text(row["prompt"]),
             seconds=float(row.get("seconds", seconds)),
             out=out / f"{name}.mp4",
-            seed=int(row.get("seed", seed)),
+            seed=_seed(row.get("seed", seed)),
         )
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         expected = 'expected {"image": ..., "prompt": ..., "seconds": ...}'
         raise ValueError(f"{path}, line {number}: {error!r}; {expected}") from None
     except ValueError as error:
         raise ValueError(f"{path}, line {number}: {error}") from None
+
+
+def _seed(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"the seed is {value!r}; expected a whole number from 0 on")
+    return value
 
 
 def _text(value: object) -> str:

@@ -70,6 +70,11 @@ def test_a_number_may_be_written_as_everybody_types_it(text: str) -> None:
     assert changed.train.teacher.optimizer.learning_rate == 1e-5
 
 
+def test_no_clip_can_be_longer_than_the_longest() -> None:
+    with pytest.raises(RecipeError, match="min_segments is 50, more than max_segments, 40"):
+        load_recipe("embedded", ["clips.min_segments=50"])
+
+
 def test_a_recipe_builds_on_its_base() -> None:
     assert load_recipe("demo").encode.codec == load_recipe("embedded").encode.codec
     assert load_recipe("demo").encode.sizes_px != load_recipe("embedded").encode.sizes_px

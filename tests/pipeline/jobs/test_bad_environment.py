@@ -75,7 +75,8 @@ def test_a_target_that_cannot_be_written_is_one_line(videos: Path, tmp_path: Pat
 
 def test_a_file_where_the_dataset_should_be_is_one_line(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "d").write_text("in the way")
-    assert_one_line(preprocess(videos, tmp_path / "d"), FAILED, str(tmp_path / "d"))
+    assert_one_line(preprocess(videos, tmp_path / "d"), WRONG, f"{tmp_path / 'd'} is a file; expected a folder")
+    assert_one_line(preprocess(videos, tmp_path / "d" / "e"), WRONG, f"{tmp_path / 'd'} is a file; expected a folder")
     assert (tmp_path / "d").read_text() == "in the way"
 
 

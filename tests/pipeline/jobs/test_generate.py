@@ -62,6 +62,9 @@ def test_an_image_that_was_cut_short_is_refused(tmp_path: Path) -> None:
         ('{"image": "start.png", "prompt": "x", "seconds": 1, "name": "a/b"}', "no file name"),
         ('{"image": "absent.png", "prompt": "x", "seconds": 1}', "there is no start image"),
         ('{"image": "start.png", "seconds": 1}', "KeyError"),
+        ('{"image": "start.png", "prompt": "x", "secnds": 5}', "unknown key 'secnds'"),
+        ('{"image": "start.png", "prompt": "x", "seconds": 1, "seed": 1.9}', "the seed is 1.9"),
+        ('{"image": "start.png", "prompt": "x", "seconds": 1, "seed": -3}', "the seed is -3"),
     ],
 )
 def test_a_wrong_line_of_prompts_is_named(tmp_path: Path, line: str, what: str) -> None:
