@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,9 +22,11 @@ DEADLINE_S = 400
 
 def start(dataset: Path, run: Path, stage: str) -> subprocess.Popen[bytes]:
     (run / "tmp").mkdir(parents=True, exist_ok=True)
+    # Ray keeps its own folder, whose paths must be short
+    temporary = {"TMPDIR": str(run / "tmp"), "RAY_TMPDIR": tempfile.gettempdir()}
     return subprocess.Popen(
         [sys.executable, train_worker.__file__, str(dataset), str(run), stage],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled", "TMPDIR": str(run / "tmp")},
+        env={**os.environ, **temporary, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.DEVNULL,
         stderr=(run / f"{stage}.log").open("ab"),
         start_new_session=True,
