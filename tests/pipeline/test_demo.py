@@ -74,6 +74,7 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     assert first.totals.kept >= 2
     assert first.pictures.num_segments == NUM_SEGMENTS
     assert all(path.is_file() for path in first.files.values())
+    assert first.curves == f"longtake ui --tracking-uri {_uri(tmp_path / 'demo')}"
     _assert_tracked(_uri(tmp_path / "demo"), line=videos.name, manifest=_manifest(first.out))
 
 
