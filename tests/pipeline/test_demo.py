@@ -10,6 +10,7 @@ from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
 from pipeline.demo_summary import DemoSummary
 from pipeline.tracking import Tracking, default_uri
 from preprocessing.dataset import Dataset
+from preprocessing.rendering.degenerate import degenerate_films
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
 from preprocessing.samples import PlannedClip, Split
@@ -47,6 +48,19 @@ def test_without_a_held_out_clip_the_longest_of_all_serves() -> None:
 def test_without_any_clip_the_demo_says_where_the_reasons_are() -> None:
     with pytest.raises(ValueError, match="report"):
         longest_held_out([])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_own_videos_that_are_all_dropped_end_the_demo_before_training(tmp_path: Path) -> None:
+    videos = tmp_path / "stills"
+    videos.mkdir()
+    write_film(degenerate_films()[0], videos, seed=0)
+
+    with pytest.raises(ValueError, match=r"none of its 2 clips was kept; .*longtake inspect \S+ clips"):
+        _demo(videos, tmp_path / "demo", load_recipe("demo", TINY))
+
+    assert not list((tmp_path / "demo").rglob("stage.json"))
 
 
 @pytest.mark.ray
