@@ -19,6 +19,9 @@ from preprocessing.replay import decided_clips
 from preprocessing.report.changes import write_changes
 from preprocessing.samples import SourceScan, Verdict
 
+SCAN_SECTIONS = ("scan", "transitions", "motion")
+"""Sections of a recipe that say how sources are measured; after a change of theirs they are scanned anew."""
+
 
 def decide_fingerprint(recipe: Recipe) -> str:
     """Changes if candidates or decisions would change."""
@@ -29,6 +32,30 @@ def decide_fingerprint(recipe: Recipe) -> str:
 def recipe_clips(scans: Iterable[SourceScan], recipe: Recipe) -> pa.Table:
     """What a recipe makes of scanned sources (schema `rows.CLIPS`)."""
     return decided_clips(scans, recipe.clips, recipe.decide, eval_percent=recipe.sources.eval_percent)
+
+
+def refuse_other_scan_settings(dataset: Dataset, recipe: Recipe) -> None:
+    """Planning measures nothing: it would answer under settings that the sources were not scanned with.
+
+    Raises:
+        ValueError: If the recipe would scan in another way than the dataset's own, and the dataset has sources.
+    """
+    stored = dataset.record().recipe
+    if not stored or not dataset.ledger.source_ids():
+        return
+    scanned, asked = _scan_settings(build_recipe(stored)), _scan_settings(recipe)
+    changed = [f"{key}={asked[key]} (scanned with {scanned[key]})" for key in asked if asked[key] != scanned[key]]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: plan decides from what was measured, and this needs a new scan; "
+            "longtake preprocess with these settings scans anew, and so does longtake scan"
+        )
+
+
+def _scan_settings(recipe: Recipe) -> dict[str, object]:
+    """Dotted key -> value."""
+    sections = recipe.model_dump(mode="json", include=set(SCAN_SECTIONS))
+    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +106,10 @@ def preview_plan(
         sheet: File for a page of the clips that change sides; None writes none.
 
     Raises:
-        ValueError: If there is no dataset.
+        ValueError: If there is no dataset, or its sources would have to be scanned anew.
     """
     dataset = Dataset.open(dataset_uri)
+    refuse_other_scan_settings(dataset, recipe)
     found = _decided_by(recipe, dataset)
     kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
     before = _decided(dataset.ledger.clips(), Verdict.KEEP)

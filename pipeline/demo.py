@@ -19,7 +19,7 @@ from pipeline.jobs.evaluate import evaluate_videos
 from pipeline.jobs.generate import GenerateRequest, generate_videos
 from pipeline.jobs.preprocess import preprocess
 from pipeline.jobs.stage import train_stage
-from pipeline.tracking import Tracking, default_uri
+from pipeline.tracking import Tracking, default_uri, ui_command
 from preprocessing.clip_frames import read_clip_chunks
 from preprocessing.dataset import Dataset
 from preprocessing.isolation import IsolatedWorker
@@ -109,17 +109,15 @@ def run_demo(*, videos: Path | None, out: Path, recipe: Recipe, address: str | N
         out: Folder of everything.
         recipe: Settings of every step.
         address: Of a running Ray; None starts one for all steps.
-        tracking: Where to track; the default database lies beside `out`, where `longtake ui` looks.
+        tracking: Where to track; the default database lies beside `out`.
 
     Raises:
         ValueError: If the videos give no clip to train on.
         RuntimeError: If a step failed.
     """
     places = _Places(out=out if videos is None else out / _own_folder(videos))
-    tracking = Tracking(
-        uri=tracking.uri or default_uri(out.parent),
-        line=tracking.line or (out if videos is None else videos.resolve()).name,
-    )
+    uri = tracking.uri or default_uri(out.parent)
+    tracking = Tracking(uri=uri, line=tracking.line or (out if videos is None else videos.resolve()).name)
     clock = _Clock()
     truths = None if videos is not None else clock.run("render", places.raw / TRUTH_FILE, lambda: _render(places))
     line = _Line(places=places, recipe=recipe, address=address, tracking=tracking)
@@ -143,6 +141,7 @@ def run_demo(*, videos: Path | None, out: Path, recipe: Recipe, address: str | N
         pictures=picture_figures(np.asarray(Image.open(places.start_image)), _read(places.video)),
         figures=figures,
         files=_files(places),
+        curves=ui_command(uri),
     )
 
 

@@ -59,6 +59,7 @@ class DemoSummary:
         held_out: Whether the start image is of a video that was not trained on.
         figures: Of the evaluation, by name.
         files: Where to look, by what is there.
+        curves: What to type for the page of the curves and parameters.
     """
 
     out: Path
@@ -72,6 +73,7 @@ class DemoSummary:
     pictures: PictureFigures
     figures: Mapping[str, float]
     files: Mapping[str, Path]
+    curves: str
 
     def as_dict(self) -> dict[str, object]:
         """JSON values, but for paths."""
@@ -87,7 +89,7 @@ class DemoSummary:
             _picture_line(self.pictures, self.prompt, held_out=self.held_out),
             _drift_line(self.figures),
             *(f"{what}: {path}" for what, path in self.files.items()),
-            "curves and parameters: make ui",
+            f"curves and parameters: {self.curves}",
         ]
 
 

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sqlite3
 import time
 import uuid
@@ -50,6 +51,9 @@ RUNS_FILE = "tracking.json"
 
 SQLITE = "sqlite:///"
 
+UI_FOLDER = Path("runs")
+"""The database in this folder is the one that `longtake ui` shows where no other is named."""
+
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -63,6 +67,15 @@ ENVIRONMENT = {
 def default_uri(folder: Path) -> str:
     """The tracking database beside a run: a SQLite file in `folder`, its artifacts in a folder beside it."""
     return f"{SQLITE}{folder.resolve() / 'mlflow.db'}"
+
+
+def ui_command(uri: str) -> str:
+    """What to type for the page of a tracking URI; where nothing was tracked, that."""
+    if uri == OFF:
+        return "not tracked"
+    if uri == default_uri(UI_FOLDER):
+        return "make ui"
+    return f"longtake ui --tracking-uri {shlex.quote(without_secrets(uri))}"
 
 
 class Tracker:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from preprocessing import plan_rows
 from preprocessing.ledger import Ledger
 from preprocessing.relations import ascending, matching_rows, texts
-from preprocessing.samples import CodecRecord, ShardRecord
+from preprocessing.samples import CodecRecord, ShardRecord, Verdict
 from preprocessing.shards import file_key
 from preprocessing.storage import Storage, open_storage, parquet_bytes
 
@@ -164,13 +164,23 @@ class Dataset:
         """
         name = sha256 or self.record().manifest
         if name is None:
-            raise ValueError(f"{self.storage.uri} has no samples yet; longtake encode makes them")
+            raise ValueError(self._why_no_samples())
         if not self.storage.exists(manifest_key(name)):
             raise ValueError(f"{self.storage.uri} has no version {name}; its versions are named in manifests/")
         data = self.storage.read_bytes(manifest_key(name))
         if hashlib.sha256(data).hexdigest() != name:
             raise ValueError(f"{manifest_key(name)}: its bytes are not those that were written")
         return Manifest(sha256=name, table=pq.read_table(pa.BufferReader(data)))
+
+    def _why_no_samples(self) -> str:
+        place, clips, sources = self.storage.uri, self.ledger.clips(), self.ledger.sources()
+        if clips.num_rows and str(Verdict.KEEP) not in texts(clips["decision"]):
+            why, table = f"none of its {clips.num_rows} clips was kept", "clips"
+        elif sources.num_rows and "ok" not in texts(sources["status"]):
+            why, table = f"all of its {sources.num_rows} sources failed", "sources"
+        else:
+            return f"{place} has no samples yet; longtake encode makes them"
+        return f"{place} has no samples: {why}; the reasons: longtake inspect {place} {table}, or {place}/report/index.html"
 
     def manifests(self) -> tuple[str, ...]:
         """Names of all versions that are stored."""

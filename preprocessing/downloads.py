@@ -8,7 +8,6 @@ import atexit
 import errno
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from pathlib import Path
 
 from preprocessing.input_files import is_remote
 from preprocessing.keys import DISK_FULL, StorageError
-from preprocessing.lease import is_dead, this_process
+from preprocessing.process_folder import process_folder
 from preprocessing.storage import open_object_store
 
 _PREFIX = "longtake-downloads-"
-_OWNER = "owner"
 _ATTEMPTS = 3
 _PAUSE_S = 2.0
 """Before the second attempt; twice as long before each later one."""
@@ -112,9 +110,7 @@ class Downloads:
 
     def _own_folder(self) -> Path:
         if self._folder is None:
-            _remove_remnants(Path(tempfile.gettempdir()))
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            (self._folder / _OWNER).write_text(this_process(), "utf-8")
+            self._folder = process_folder(_PREFIX)
             atexit.register(self.close)
         return self._folder
 
@@ -132,16 +128,6 @@ def _refuse_without_room(location: str, size_bytes: int, folder: Path) -> None:
         )
         error.errno = errno.ENOSPC if size_bytes + _SPARE_BYTES <= disk.total else None
         raise error
-
-
-def _remove_remnants(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
-        try:
-            owner = (folder / _OWNER).read_text("utf-8")
-        except OSError:
-            continue  # just being made, or somebody else's
-        if is_dead(owner):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_sha256(path: str) -> str:

@@ -151,7 +151,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", help="Port on loopback; 0 takes a free one.")] = 5000,
 ) -> int:
     """Open MLflow's page on the runs so far; Ctrl-C ends it."""
-    from pipeline.tracking import default_uri
+    from pipeline.tracking import UI_FOLDER, default_uri
     from pipeline.ui import serve_ui
 
-    return serve_ui(tracking_uri or default_uri(Path("runs")), port, say)
+    return serve_ui(tracking_uri or default_uri(UI_FOLDER), port, say)

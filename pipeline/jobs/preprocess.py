@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from pipeline.config import Recipe
+from pipeline.decisions import refuse_other_scan_settings
 from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
 from pipeline.tracking import Tracking
 from preprocessing import plan_rows
@@ -76,10 +77,10 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     """The second step alone: candidates, decisions and the shard plan, from what is stored.
 
     Raises:
-        ValueError: If there is no dataset.
+        ValueError: If there is no dataset, or its sources would have to be scanned anew.
         LeaseTaken: If another driver writes the dataset.
     """
-    Dataset.open(dataset_uri)
+    refuse_other_scan_settings(Dataset.open(dataset_uri), recipe)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.decide_and_plan(driver.known_sources())
         return driver.finish(None, tracking)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import warnings
@@ -23,6 +24,7 @@ from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from pipeline.config import Recipe
 from pipeline.jobs import failures
 from pipeline.jobs.cluster import is_shared_cluster
+from preprocessing.process_folder import process_folder
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
@@ -48,6 +50,9 @@ FOLLOW_EVERY_S = 1.0
 
 HANG_EXIT_CODE = 70
 """Of a worker that ends because the others did not come."""
+
+LOCAL_CHECKPOINTS = "longtake-checkpoints-"
+"""Begins the names of the folders below `TMPDIR` that hold what a worker has not handed over yet."""
 
 RAY_STATE = "checkpoint_manager_snapshot.json"
 """Ray Train's own list of checkpoints. It is not written atomically, so a killed run may leave half of one."""
@@ -210,7 +215,9 @@ def _train(job: StageJob, rank: int, num_ranks: int) -> None:
             return engine
 
         device = get_device() if job.train.engine.use_gpu else torch.device("cpu")
-        run_stage(job, make_engine, device=device, save=partial(_report_checkpoint, job))
+        local = process_folder(LOCAL_CHECKPOINTS)
+        run_stage(job, make_engine, device=device, save=partial(_report_checkpoint, job, local))
+        shutil.rmtree(local, ignore_errors=True)
 
 
 def _give_up(job: StageJob, rank: int, message: str) -> None:
@@ -228,12 +235,12 @@ def _prepare_worker(job: StageJob) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
-def _report_checkpoint(job: StageJob, engine: Engine, record: CheckpointRecord) -> None:
+def _report_checkpoint(job: StageJob, local: Path, engine: Engine, record: CheckpointRecord) -> None:
     """Every rank hands its files to Ray, which copies them into one folder while the training goes on.
 
-    The last checkpoint is waited for: the model folder is made from it.
+    The last checkpoint is waited for: the model folder is made from it. `local` holds what is not copied yet.
     """
-    folder = Path(tempfile.mkdtemp(prefix="longtake-checkpoint-"))
+    folder = Path(tempfile.mkdtemp(dir=local))
     write_checkpoint(engine, folder, record)
     is_last = record.step == job.settings.steps
     ray.train.report(

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import app, exit_status
 from pipeline.config import load_recipe
 from pipeline.decisions import decide_fingerprint, preview_plan, recipe_clips
 from preprocessing.dataset import Dataset, DatasetRecord
@@ -59,6 +61,21 @@ def test_what_is_stored_never_changes_what_a_recipe_would_keep(
     wanted = load_recipe("embedded", ["decide.min_dynamism=4.0"])
     here, there = (preview_plan(uri, wanted) for uri in (str(dataset), str(tmp_path)))
     assert (here.kept, here.kept_hours, here.dropped) == (there.kept, there.kept_hours, there.dropped)
+
+
+@pytest.mark.parametrize("setting", ["transitions.cut_ratio=2.0", "motion.far_gap_s=2.0", "scan.analysis_width_px=128"])
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []], ids=["dry run", "plan"])
+def test_settings_that_need_a_new_scan_are_refused_and_change_nothing(
+    dataset: Path, capfd: pytest.CaptureFixture[str], setting: str, dry_run: list[str]
+) -> None:
+    before = (dataset / "dataset.json").read_bytes()
+    command = ["plan", "--dataset", str(dataset), "--set", setting, "--set", "decide.min_dynamism=2.0", *dry_run]
+    assert exit_status(partial(app, command)) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{setting} (scanned with " in line
+    assert "longtake preprocess" in line
+    assert "decide" not in line.partition(":")[2].partition(":")[0]
+    assert (dataset / "dataset.json").read_bytes() == before
 
 
 def test_a_dry_run_decodes_no_frame_starts_no_process_and_loads_nothing_heavy(dataset: Path) -> None:

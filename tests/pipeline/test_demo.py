@@ -10,6 +10,7 @@ from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
 from pipeline.demo_summary import DemoSummary
 from pipeline.tracking import Tracking, default_uri
 from preprocessing.dataset import Dataset
+from preprocessing.rendering.degenerate import degenerate_films
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
 from preprocessing.samples import PlannedClip, Split
@@ -51,6 +52,19 @@ def test_without_any_clip_the_demo_says_where_the_reasons_are() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_own_videos_that_are_all_dropped_end_the_demo_before_training(tmp_path: Path) -> None:
+    videos = tmp_path / "stills"
+    videos.mkdir()
+    write_film(degenerate_films()[0], videos, seed=0)
+
+    with pytest.raises(ValueError, match=r"none of its 2 clips was kept; .*longtake inspect \S+ clips"):
+        _demo(videos, tmp_path / "demo", load_recipe("demo", TINY))
+
+    assert not list((tmp_path / "demo").rglob("stage.json"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     """Given two takes, when the demo runs twice, then the second run finds all steps done and gives the same figures."""
     videos = tmp_path / "own videos"
@@ -74,6 +88,7 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     assert first.totals.kept >= 2
     assert first.pictures.num_segments == NUM_SEGMENTS
     assert all(path.is_file() for path in first.files.values())
+    assert first.curves == f"longtake ui --tracking-uri {_uri(tmp_path / 'demo')}"
     _assert_tracked(_uri(tmp_path / "demo"), line=videos.name, manifest=_manifest(first.out))
 
 

@@ -33,6 +33,7 @@ def _summary(differences: tuple[str, ...] | None, steps: tuple[Step, ...] = ()) 
         pictures=PictureFigures(num_segments=10, psnr_db=23.456, contrast=(0.9, 0.75)),
         figures={"eval/ref/sharpness": 3.0, "eval/ref/sharpness/drift": 0.25},
         files={"video": Path("generated.mp4")},
+        curves="longtake ui --tracking-uri sqlite:////elsewhere/mlflow.db",
     )
 
 
@@ -95,3 +96,4 @@ def test_a_summary_gives_losses_pictures_and_drift() -> None:
     assert "at least 23.5 dB" in text
     assert "at least 0.75" in text
     assert "sharpness 0.250" in text
+    assert text.endswith("curves and parameters: longtake ui --tracking-uri sqlite:////elsewhere/mlflow.db")

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.jobs.train import LOCAL_CHECKPOINTS
 from tests.pipeline import train_worker
 from tests.training.small_dataset import make_dataset
 from training.checkpoint import complete_steps
@@ -19,10 +21,12 @@ DEADLINE_S = 400
 
 
 def start(dataset: Path, run: Path, stage: str) -> subprocess.Popen[bytes]:
-    run.mkdir(exist_ok=True)
+    (run / "tmp").mkdir(parents=True, exist_ok=True)
+    # Ray keeps its own folder, whose paths must be short
+    temporary = {"TMPDIR": str(run / "tmp"), "RAY_TMPDIR": tempfile.gettempdir()}
     return subprocess.Popen(
         [sys.executable, train_worker.__file__, str(dataset), str(run), stage],
-        env={**os.environ, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
+        env={**os.environ, **temporary, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.DEVNULL,
         stderr=(run / f"{stage}.log").open("ab"),
         start_new_session=True,
@@ -86,6 +90,11 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return run
 
 
+def local_checkpoints(run: Path) -> set[Path]:
+    """Folders of workers, for what they have not handed over yet."""
+    return set((run / "tmp").glob(f"{LOCAL_CHECKPOINTS}*"))
+
+
 def seen(run: Path, stage: str = "teacher") -> Mapping[str, object]:
     return json.loads((run / f"{stage}-seen.json").read_text())
 
@@ -97,6 +106,7 @@ def test_both_stages_run_and_hand_over(undisturbed: Path) -> None:
     assert teacher["at_end"]["val_loss"] < teacher["at_start"]["val_loss"]
     assert [int(step) for step in seen(undisturbed)["losses"]] == list(range(1, train_worker.STEPS + 1))  # pyright: ignore
     assert complete_steps(undisturbed / "teacher" / "checkpoints")[-2:] == (10, 12)
+    assert not local_checkpoints(undisturbed)
 
 
 def test_a_finished_stage_does_nothing_again_and_needs_no_ray(dataset: Path, undisturbed: Path) -> None:
@@ -113,7 +123,8 @@ def test_a_killed_worker_is_replaced_a_killed_driver_is_finished_and_the_weights
     process = start(dataset, tmp_path, "teacher")
     checkpoints = tmp_path / "teacher" / "checkpoints"
     wait_for(lambda: complete_steps(checkpoints), process)
-    before = complete_steps(checkpoints)
+    before, of_killed = complete_steps(checkpoints), local_checkpoints(tmp_path)
+    assert of_killed
     workers(process)[0].kill()
     wait_for(lambda: complete_steps(checkpoints)[-1] > before[-1], process)
     process.kill()
@@ -123,3 +134,4 @@ def test_a_killed_worker_is_replaced_a_killed_driver_is_finished_and_the_weights
     assert found["weights"] == expected["weights"]
     assert dict(found["losses"]).items() <= dict(expected["losses"]).items()  # pyright: ignore
     assert found["losses"]
+    assert not of_killed & local_checkpoints(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import default_uri
+from pipeline.tracking import UI_FOLDER, default_uri, ui_command
 from pipeline.ui import serve_ui
 
 SERVE = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1], int(sys.argv[2]), lambda a: print(a, flush=True)))"
@@ -23,6 +23,19 @@ def test_a_server_has_its_own_page() -> None:
 def test_nothing_tracked_has_no_page() -> None:
     with pytest.raises(ValueError, match="nothing was tracked"):
         serve_ui("none", 5000, print)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (default_uri(UI_FOLDER), "make ui"),
+        ("sqlite:////my runs/mlflow.db", "longtake ui --tracking-uri 'sqlite:////my runs/mlflow.db'"),
+        ("https://me:secret@tracking.example", "longtake ui --tracking-uri https://tracking.example"),
+        ("none", "not tracked"),
+    ],
+)
+def test_what_is_to_be_typed_names_the_database_where_it_is_not_the_usual_one(uri: str, said: str) -> None:
+    assert ui_command(uri) == said
 
 
 @pytest.mark.slow

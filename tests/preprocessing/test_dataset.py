@@ -97,6 +97,20 @@ def test_manifests_are_versions_that_stay(tmp_path: Path) -> None:
         dataset.load_manifest("beef")
 
 
+def test_without_samples_a_dataset_says_what_became_of_its_videos(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    dataset.ledger.append_scans([make_failure(A)], "f")
+    with pytest.raises(ValueError, match=r"all of its 1 sources failed; .*longtake inspect \S+ sources"):
+        dataset.load_manifest(None)
+    dataset.ledger.append_scans([make_scan(B)], "f")
+    decide(dataset.ledger, B, [Verdict.DROP, Verdict.DROP])
+    with pytest.raises(ValueError, match=r"none of its 2 clips was kept; .*inspect \S+ clips, or \S+/report/index"):
+        dataset.load_manifest(None)
+    decide(dataset.ledger, B, [Verdict.KEEP, Verdict.DROP])
+    with pytest.raises(ValueError, match="no samples yet; longtake encode makes them"):
+        dataset.load_manifest(None)
+
+
 def test_every_row_of_a_manifest_finds_its_sample(tmp_path: Path) -> None:
     dataset = Dataset.create(str(tmp_path / "data"))
     build(dataset, tmp_path, CLIPS, failing=frozenset({"c2"}))
