@@ -13,15 +13,15 @@ COLOURS = ("#888", "#000", "#35c", "#c33", "#283", "#b70", "#84b", "#0aa")
 
 
 def line_chart(lines: Mapping[str, Points], *, title: str, x_name: str) -> str:
-    """Lines over one pair of axes, which span what there is.
+    """Lines over one pair of axes, which span what there is; from 0 to 1 if there is nothing yet.
 
     Args:
         lines: At most eight, by name; none may be empty.
         title: Above.
         x_name: Below.
     """
-    xs, ys = zip(*(point for points in lines.values() for point in points), strict=True)
-    x_range, y_range = (min(xs), max(xs)), (min(ys), max(ys))
+    points = [point for points in lines.values() for point in points] or [(0.0, 0.0), (1.0, 1.0)]
+    x_range, y_range = ((min(values), max(values)) for values in zip(*points, strict=True))
     drawn = [_line(i, name, points, x_range, y_range) for i, (name, points) in enumerate(lines.items())]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">'

@@ -52,6 +52,15 @@ def test_tables_come_between_the_marks_and_the_words_stay(rows: Path, tmp_path: 
         assert f"images/{name}" in text
 
 
+def test_a_study_that_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
+    path, page = tmp_path / "rows.jsonl", tmp_path / "study.md"
+    append_row(path, row(TEACHER, 4.0))
+    write_strip(strip_path(path, 0, TEACHER), np.zeros((37, 64, 64, 3), np.uint8))
+    page.write_text(PAGE)
+    write_report(path, page)
+    assert "not run" in page.read_text()
+
+
 def test_a_page_without_a_place_for_tables_is_refused_as_it_is(rows: Path, tmp_path: Path) -> None:
     page = tmp_path / "study.md"
     page.write_text("words")
