@@ -19,7 +19,7 @@ import numpy as np
 from av.codec import Codec
 from numpy.typing import NDArray
 
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.samples import ClipCandidate
@@ -154,14 +154,16 @@ def _clips(path: Path) -> Sequence[ClipCandidate]:
     *_, measured = measure_file(str(path), SETTINGS, with_decord=True)
     assert measured is not None
     shown = measured.picture or measured.probe
-    return candidates(
-        source_id="film",
-        num_frames=len(measured.signals.timestamps_s),
-        height_px=shown.height_px,
-        width_px=shown.width_px,
-        transitions=measured.transitions,
-        signals=measured.signals,
-        clips=ClipsConfig(),
+    return candidates_of(
+        Footage(
+            source_id="film",
+            num_frames=len(measured.signals.timestamps_s),
+            height_px=shown.height_px,
+            width_px=shown.width_px,
+            transitions=measured.transitions,
+            signals=measured.signals,
+        ),
+        ClipsConfig(),
     )
 
 

@@ -53,12 +53,17 @@ def _lasting(
     return list(zip(starts[lasts].tolist(), ends[lasts].tolist(), strict=True))
 
 
-def new_frames(signals: Signals) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which frames are new, and which lie in motion so that one can tell; (N,) each. Neither where nobody measured."""
+def new_frames(signals: Signals, *, step_s: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which frames are new, and which lie in motion so that one can tell; (N,) each. Neither where nobody measured.
+
+    Args:
+        signals: Of the source.
+        step_s: `frame_step_s` of its time stamps.
+    """
     num_frames = len(signals.timestamps_s)
     if signals.change is None or num_frames < 2:
         return np.ones(num_frames, np.bool_), np.zeros(num_frames, np.bool_)
-    reach = max(1, round(_NEIGHBOURHOOD_S / float(np.median(np.diff(signals.timestamps_s)))))
+    reach = max(1, round(_NEIGHBOURHOOD_S / step_s))
     column = np.asarray(signals.change, np.float32).reshape(-1, 1)
     around = cv2.dilate(column, np.ones((2 * reach + 1, 1), np.uint8)).ravel()
     return signals.change > _REPEATED * around, around >= _MOVES

@@ -1,6 +1,6 @@
 """Stored scans to decided clips, under any settings, without decoding anything."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing import rows
-from preprocessing.candidates import Candidates, candidates
+from preprocessing.candidates import Candidates, Footage, candidates
 from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.decide import decide
 from preprocessing.pieces import Piece
@@ -35,14 +35,17 @@ def decided_clips(
         thresholds: Which of them are kept.
         eval_percent: Share of groups held out.
     """
-    found: list[Candidates] = []
     splits: list[str] = []
     of_source: dict[str, list[float]] = {CAPTION_WORDS: [], TRUNCATED: []}
-    for scan in scans:
-        found.append(cut_source(scan, clips))
-        splits.append(str(split_of(scan.source.group_id, eval_percent)))
-        of_source[CAPTION_WORDS].append(len(scan.source.caption.split()))
-        of_source[TRUNCATED].append(Reason.TRUNCATED in scan.reasons)
+
+    def footages() -> Iterator[Footage]:
+        for scan in scans:
+            splits.append(str(split_of(scan.source.group_id, eval_percent)))
+            of_source[CAPTION_WORDS].append(len(scan.source.caption.split()))
+            of_source[TRUNCATED].append(Reason.TRUNCATED in scan.reasons)
+            yield footage_of(scan)
+
+    found = list(candidates(footages(), clips))
     decided = decide(_table(found, of_source), thresholds)
     dynamism = pc.struct_field(decided["scores"], "dynamism")
     split = pa.array(splits, pa.string()).take(_sources(found))
@@ -77,19 +80,18 @@ def _sources(found: Sequence[Candidates]) -> NDArray[np.int64]:
     return np.repeat(np.arange(len(found)), [len(of) for of in found])
 
 
-def cut_source(scan: SourceScan, clips: ClipsConfig) -> Candidates:
-    """The candidates of one source that decoded."""
+def footage_of(scan: SourceScan) -> Footage:
+    """What the candidates of one source that decoded are cut from."""
     assert scan.probe is not None
     assert scan.signals is not None
     shown = scan.picture or scan.probe
-    return candidates(
+    return Footage(
         source_id=scan.source.source_id,
         num_frames=scan.num_frames,
         height_px=shown.height_px,
         width_px=shown.width_px,
         transitions=scan.transitions,
         signals=scan.signals,
-        clips=clips,
         first_frame=scan.first_frame,
     )
 

@@ -1,6 +1,6 @@
 """What the signals of a source say of ranges of its frames: every score by name, rounded. Pure.
 
-All ranges at once, since numpy's calls cost more than its work: P ranges, M measurements, N frames.
+All ranges of many sources at once, since numpy's calls cost more than its work: P ranges, M measurements, N frames.
 """
 
 from collections.abc import Sequence
@@ -24,53 +24,139 @@ _SAME_S = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Motion:
+    """The motion series of a source, or of several, one behind the other; the same for all ranges.
+
+    Attributes:
+        times_s: When each was measured, (M,).
+        gaps_s: Time before each measurement that its short and long gap, and that its far gap depend on, (2, M).
+        values: (R, M), rows as the properties cut them.
+    """
+
+    times_s: NDArray[np.float64]
+    gaps_s: NDArray[np.float64]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, signals: Signals) -> "Motion":
+        """Of one source."""
+        motion, times_s = signals.motion, signals.motion_times_s
+        far_span_s = np.fmax(motion["far_span_s"], motion["span_s"])
+        near = np.fmin(motion["camera_short"], motion["camera_long"])
+        camera = (np.fmin(near, motion["camera_far"]), near)
+        net = (np.fmin(motion["camera_long"], motion["camera_far"]), motion["camera_long"])
+        names = (*WAY, "own", *_MEDIANS.values())
+        return cls(
+            times_s=times_s,
+            gaps_s=np.stack([times_s - motion["span_s"], times_s - far_span_s]) + _SAME_S,
+            values=np.stack([*camera, *net, *(motion[name] for name in names)]),
+        )
+
+    @classmethod
+    def joined(cls, motions: Sequence["Motion"]) -> "Motion":
+        """One behind the other."""
+        return cls(
+            times_s=np.concatenate([one.times_s for one in motions]),
+            gaps_s=np.concatenate([one.gaps_s for one in motions], axis=1),
+            values=np.concatenate([one.values for one in motions], axis=1),
+        )
+
+    @property
+    def camera(self) -> NDArray[np.float32]:
+        """Speed of the camera by the far and by the nearer gaps, where it was measured, (2, M)."""
+        return self.values[:2]
+
+    @property
+    def net(self) -> NDArray[np.float32]:
+        """What of it remains over a longer time, (2, M)."""
+        return self.values[2:4]
+
+    @property
+    def ways(self) -> NDArray[np.float32]:
+        """The camera's ways, (4, M)."""
+        return self.values[4:8]
+
+    @property
+    def own(self) -> NDArray[np.float32]:
+        """Speed of things beside the camera, (M,)."""
+        return self.values[8]
+
+    @property
+    def medians(self) -> NDArray[np.float32]:
+        """Series of which a score is the median, in the order of `_MEDIANS`, (K, M)."""
+        return self.values[9:]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
     """What is the same for all ranges of a source.
 
     Attributes:
+        times_s: When each frame is shown, (N,).
         black: Ranges of frames that are black for a while.
         frozen: Ranges of frames that show one picture for a while.
         before: How many of the frames before each, and before the end, are black, frozen, in motion, and new ones in motion,
             (4, N + 1).
-        near_s: Time before each measurement that its short and long gap depend on, (M,).
-        far_s: The same of its far gap, (M,).
-        camera: Speed of the camera by the far and by the nearer gaps, where it was measured, (2, M).
-        net: What of it remains over a longer time, (2, M).
-        own: Speed of things beside the camera, (M,).
-        medians: Series of which a score is the median, in the order of `_MEDIANS`, (K, M).
-        ways: The camera's ways, (4, M).
+        motion: Its series.
     """
 
+    times_s: NDArray[np.float64]
     black: list[tuple[int, int]]
     frozen: list[tuple[int, int]]
     before: NDArray[np.int64]
-    near_s: NDArray[np.float64]
-    far_s: NDArray[np.float64]
-    camera: NDArray[np.float32]
-    net: NDArray[np.float32]
-    own: NDArray[np.float32]
-    medians: NDArray[np.float32]
-    ways: NDArray[np.float32]
+    motion: Motion
 
     @classmethod
-    def of(cls, signals: Signals, clips: ClipsConfig) -> "Measurements":
-        """Computed once a source."""
-        motion, times_s = signals.motion, signals.motion_times_s
+    def of(cls, signals: Signals, clips: ClipsConfig, *, step_s: float) -> "Measurements":
+        """Computed once a source; `step_s` is the `frame_step_s` of its time stamps."""
         frozen = frozen_stretches(signals, at_least_s=clips.frozen_stretch_s)
-        new_N, moving_N = new_frames(signals)
-        near = np.fmin(motion["camera_short"], motion["camera_long"])
+        new_N, moving_N = new_frames(signals, step_s=step_s)
         return cls(
+            times_s=signals.timestamps_s,
             black=black_stretches(signals, black_luma=clips.black_luma, at_least_s=clips.black_stretch_s),
             frozen=frozen,
             before=_counts([signals.luma < clips.black_luma, _inside(frozen, len(new_N)), moving_N, new_N & moving_N]),
-            near_s=times_s - motion["span_s"] + _SAME_S,
-            far_s=times_s - np.fmax(motion["far_span_s"], motion["span_s"]) + _SAME_S,
-            camera=np.stack([np.fmin(near, motion["camera_far"]), near]),
-            net=np.stack([np.fmin(motion["camera_long"], motion["camera_far"]), motion["camera_long"]]),
-            own=motion["own"],
-            medians=np.stack([motion[name] for name in _MEDIANS.values()]),
-            ways=np.stack([motion[name] for name in WAY]),
+            motion=Motion.of(signals),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges:
+    """Ranges of a source's frames, and what was measured in it.
+
+    Attributes:
+        measured: In the whole source.
+        start_P: First frame of each range.
+        end_P: The frame behind its last.
+    """
+
+    measured: Measurements
+    start_P: NDArray[np.int64]
+    end_P: NDArray[np.int64]
+
+    @property
+    def first_s(self) -> NDArray[np.float64]:
+        """When the first frame of each is shown, (P,)."""
+        return self.measured.times_s[self.start_P]
+
+    @property
+    def last_s(self) -> NDArray[np.float64]:
+        """When the last frame of each is shown, (P,)."""
+        return self.measured.times_s[self.end_P - 1]
+
+    def counts(self) -> NDArray[np.int64]:
+        """Frames in each that are black, frozen, in motion, and new ones in motion, (4, P)."""
+        return self.measured.before[:, self.end_P] - self.measured.before[:, self.start_P]
+
+    def measurements(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first measurement in each, and the one behind the last, (P,) each."""
+        times_s = self.measured.motion.times_s
+        return times_s.searchsorted(self.first_s), times_s.searchsorted(self.last_s, side="right")
+
+    def shape(self) -> tuple[int, int]:
+        """Number of ranges, and the most measurements in one."""
+        begin_P, end_P = self.measurements()
+        return len(begin_P), int(np.max(end_P - begin_P, initial=0))
 
 
 def _inside(stretches: Sequence[tuple[int, int]], num_frames: int) -> NDArray[np.bool_]:
@@ -88,27 +174,25 @@ def _counts(kinds: Sequence[NDArray[np.bool_]]) -> NDArray[np.int64]:
     return counts
 
 
-def scores_of(
-    signals: Signals, series: Measurements, start_P: NDArray[np.int64], end_P: NDArray[np.int64], clips: ClipsConfig
-) -> dict[str, NDArray[np.float64]]:
-    """What the signals say of ranges of frames, (P,) each; NaN of what was not measured inside one.
+def scores_of(sources: Sequence[Ranges], clips: ClipsConfig) -> dict[str, NDArray[np.float64]]:
+    """What the signals say of ranges of frames, of one source after the other, (P,) each; NaN of what was not measured inside one.
 
     black_share: share of frames darker than `clips.black_luma`.
     frozen_share: share of frames in stretches that show one picture for `clips.frozen_stretch_s`.
     effective_fps: new frames a second, told where most of the range moves.
     and those of `_motion_scores`.
     """
-    times_s = signals.timestamps_s
-    first_P, last_P = times_s[start_P], times_s[end_P - 1]
-    frames_P = end_P - start_P
-    black_P, frozen_P, moving_P, new_P = series.before[:, end_P] - series.before[:, start_P]
+    black_P, frozen_P, moving_P, new_P = np.concatenate([source.counts() for source in sources], axis=1)
+    frames_P = np.concatenate([source.end_P - source.start_P for source in sources])
+    lasts_s = np.concatenate([source.last_s - source.first_s for source in sources])
     of_frames = {
         "black_share": black_P / frames_P,
         "frozen_share": frozen_P / frames_P,
-        "effective_fps": effective_rate(new_P, moving_P, frames_P, last_P - first_P),
+        "effective_fps": effective_rate(new_P, moving_P, frames_P, lasts_s),
     }
-    of_motion = _motion_scores(signals.motion_times_s, series, first_P, last_P, clips)
-    return {name: rounded(values_P, SCORE_DECIMALS) for name, values_P in of_frames.items()} | of_motion
+    return {name: rounded(values_P, SCORE_DECIMALS) for name, values_P in of_frames.items()} | _motion_scores(
+        sources, clips
+    )
 
 
 def rounded(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
@@ -116,13 +200,7 @@ def rounded(values: NDArray[np.float64], decimals: int) -> NDArray[np.float64]:
     return np.array([round(value, decimals) for value in values.tolist()], np.float64)
 
 
-def _motion_scores(
-    times_M: NDArray[np.float64],
-    series: Measurements,
-    first_P: NDArray[np.float64],
-    last_P: NDArray[np.float64],
-    clips: ClipsConfig,
-) -> dict[str, NDArray[np.float64]]:
+def _motion_scores(sources: Sequence[Ranges], clips: ClipsConfig) -> dict[str, NDArray[np.float64]]:
     """Scores of the measurements inside each range, from one time to another; NaN for one that holds no measurement.
 
     In rows of L measurements each, those behind a range's own NaN.
@@ -139,20 +217,23 @@ def _motion_scores(
         the longer gaps: where it keeps its way from moment to moment, `constancy` stands instead.
     followed: median correlation of neighbours after motion compensation.
     """
-    places_PL, inside_PL = _measured_inside(times_M, series, first_P, last_P)
+    motion = Motion.joined([source.measured.motion for source in sources])
+    first_P = np.concatenate([source.first_s for source in sources])
+    places_PL, own_PL = _places(sources)
+    near_s, far_s = motion.gaps_s
+    inside_PL = own_PL & (near_s[places_PL] >= first_P[:, None])
     number_P = inside_PL.sum(axis=1)
     if not number_P.any():
         return dict.fromkeys(_OF_MOTION, np.full(len(first_P), np.nan))
-    has_far_PL = series.far_s[places_PL] >= first_P[:, None]
+    has_far_PL = far_s[places_PL] >= first_P[:, None]
     camera_PL, net_PL = (
-        np.where(has_far_PL, of_source[0][places_PL], of_source[1][places_PL])
-        for of_source in (series.camera, series.net)
+        np.where(has_far_PL, far_M[places_PL], near_M[places_PL]) for far_M, near_M in (motion.camera, motion.net)
     )
-    dynamism_PL = np.fmax(series.own[places_PL], camera_PL)
-    values_KPL = np.concatenate([dynamism_PL[None], net_PL[None], series.medians[:, places_PL]])
+    dynamism_PL = np.fmax(motion.own[places_PL], camera_PL)
+    values_KPL = np.concatenate([dynamism_PL[None], net_PL[None], motion.medians[:, places_PL]])
     low_KP, middle_KP, high_KP = quantiles(np.where(inside_PL, values_KPL, np.nan), (0.1, 0.5, 0.9))
     found = dict(zip(_MEDIANS, middle_KP[2:], strict=True))
-    kept_way_P = constancy(np.where(inside_PL, series.ways[:, places_PL], np.nan))
+    kept_way_P = constancy(np.where(inside_PL, motion.ways[:, places_PL], np.nan))
     arrives_P = middle_KP[1] / np.fmax(found["camera_speed"], 1e-3)
     found |= {"dynamism": middle_KP[0], "dynamism_spread": high_KP[0] - low_KP[0]}
     found |= {"steadiness": np.where(kept_way_P >= _CONSTANT, kept_way_P, arrives_P)}
@@ -161,18 +242,17 @@ def _motion_scores(
     return {name: np.round(values_P.astype(np.float64), SCORE_DECIMALS) for name, values_P in found.items()}
 
 
-def _measured_inside(
-    times_M: NDArray[np.float64], series: Measurements, first_P: NDArray[np.float64], last_P: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Places of the measurements in each range, and which of them lie inside with their gaps, (P, L) each."""
-    begin_P, end_P = times_M.searchsorted(first_P), times_M.searchsorted(last_P, side="right")
-    longest = int(np.max(end_P - begin_P, initial=0))
-    if not longest:
-        return np.zeros((len(first_P), 0), np.int64), np.zeros((len(first_P), 0), np.bool_)
-    places_PL = begin_P[:, None] + np.arange(longest)
-    own_PL = places_PL < end_P[:, None]
-    places_PL = np.minimum(places_PL, len(times_M) - 1)
-    return places_PL, own_PL & (series.near_s[places_PL] >= first_P[:, None])
+def _places(sources: Sequence[Ranges]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Places of the measurements in each range among those of all sources, and which are its own, (P, L) each."""
+    begins, ends, behind = [], [], 0
+    for source in sources:
+        begin_P, end_P = source.measurements()
+        begins.append(begin_P + behind)
+        ends.append(end_P + behind)
+        behind += len(source.measured.motion.times_s)
+    begin_P, end_P = np.concatenate(begins), np.concatenate(ends)
+    places_PL = begin_P[:, None] + np.arange(int(np.max(end_P - begin_P, initial=0)))
+    return np.minimum(places_PL, behind - 1), places_PL < end_P[:, None]
 
 
 def constancy(ways_4PL: NDArray[np.float32]) -> NDArray[np.float64]:

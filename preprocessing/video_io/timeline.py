@@ -65,7 +65,10 @@ class Clock:
 
 def frame_step_s(timestamps_s: NDArray[np.float64]) -> float:
     """The usual time between two frames: the median; that of `FALLBACK_FPS` for fewer than two frames."""
-    return float(np.median(np.diff(timestamps_s))) if len(timestamps_s) > 1 else 1 / FALLBACK_FPS
+    if len(timestamps_s) < 2:
+        return 1 / FALLBACK_FPS
+    ordered = np.sort(np.diff(timestamps_s))  # np.median takes three times as long for as few
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def grid_frames(timestamps_s: NDArray[np.float64], start_frame: int, fps: float, num_frames: int) -> NDArray[np.int64]:

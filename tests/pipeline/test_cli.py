@@ -12,9 +12,10 @@ from typer.exceptions import Exit
 
 from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
 from pipeline.config import build_recipe, load_recipe
+from tests.pipeline.commands import longtake
 
 
-def longtake(*arguments: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
@@ -40,27 +41,9 @@ def longtake(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_command_ends_with_2_and_says_why(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    done = _in_process([argument.format(tmp=tmp_path) for argument in arguments])
+    done = longtake(*(argument.format(tmp=tmp_path) for argument in arguments))
     assert done.status == WRONG
     assert words.format(tmp=tmp_path) in done.stderr
-
-
-class _Done:
-    def __init__(self, status: int, stderr: str) -> None:
-        self.status, self.stderr = status, stderr
-
-
-def _in_process(arguments: list[str]) -> _Done:
-    """As `main` does, without a process of its own: each costs seconds."""
-    import io
-    from contextlib import redirect_stderr
-
-    from pipeline.cli import app
-
-    said = io.StringIO()
-    with redirect_stderr(said):
-        status = exit_status(lambda standalone_mode: app(args=arguments, standalone_mode=standalone_mode))
-    return _Done(status, said.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +69,7 @@ def test_what_ends_a_command_decides_its_exit_status(
 
 
 def test_config_show_prints_yaml_that_is_the_recipe() -> None:
-    done = longtake("config", "show", "--recipe", "demo", "--set", "train.seed=7")
+    done = in_a_process("config", "show", "--recipe", "demo", "--set", "train.seed=7")
     assert done.returncode == 0
     assert build_recipe(yaml.safe_load(done.stdout)) == load_recipe("demo", ["train.seed=7"])
 
@@ -94,7 +77,7 @@ def test_config_show_prints_yaml_that_is_the_recipe() -> None:
 def test_json_is_one_object_and_alone_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     (tmp_path / "notes.md").write_text("ignored")
-    done = longtake("preprocess", str(tmp_path), "--dataset", str(tmp_path / "d"), "--dry-run", "--json")
+    done = in_a_process("preprocess", str(tmp_path), "--dataset", str(tmp_path / "d"), "--dry-run", "--json")
     assert done.returncode == 0
     said = json.loads(done.stdout)
     assert [Path(uri).name for uri in said["sources"]] == ["a.mp4"]
@@ -115,12 +98,12 @@ def test_what_others_print_never_reaches_stdout() -> None:
 
 def test_evaluate_dry_run_names_the_videos_and_decodes_none(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"not a video")
-    done = longtake("evaluate", str(tmp_path), "--out", str(tmp_path / "o"), "--dry-run")
+    done = in_a_process("evaluate", str(tmp_path), "--out", str(tmp_path / "o"), "--dry-run")
     assert done.stdout.splitlines() == ["a.mp4", "1 videos"]
     assert not (tmp_path / "o").exists()
 
 
 def test_help_is_a_result_and_goes_to_stdout() -> None:
-    done = longtake("train", "--help")
+    done = in_a_process("train", "--help")
     assert done.returncode == 0
     assert "--dataset" in done.stdout

@@ -1,7 +1,8 @@
-"""Runs a stage in a process of its own, for test_train_job.py to kill: python train_worker.py DATASET RUN STAGE."""
+"""Runs stages in a process of its own, for test_train_job.py to kill: python train_worker.py DATASET RUN STAGE..."""
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import build_recipe
@@ -31,11 +32,13 @@ def run(dataset: str, run_dir: Path, stage: StageName) -> tuple[StageSummary, di
     return summary, curves
 
 
-def main(dataset: str, run_dir: Path, stage: StageName) -> None:
+def main(dataset: str, run_dir: Path, stages: Sequence[str]) -> None:
     with ray_cluster("local", num_cpus=2):
-        summary, losses = run(dataset, run_dir, stage)
-    (run_dir / f"{stage}-seen.json").write_text(json.dumps({"weights": summary.weights_sha256, "losses": losses}))
+        for stage in stages:
+            summary, losses = run(dataset, run_dir, "teacher" if stage == "teacher" else "direct")
+            seen = {"weights": summary.weights_sha256, "losses": losses}
+            (run_dir / f"{stage}-seen.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), "teacher" if sys.argv[3] == "teacher" else "direct")
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig
 from preprocessing.motion import SERIES
 from preprocessing.samples import FRAMES_PER_SEGMENT, ClipCandidate, Signals, Transition, TransitionKind
@@ -35,14 +35,16 @@ def gradual(start: int, end: int) -> Transition:
 
 
 def found(timestamps_s: np.ndarray, transitions: list[Transition], clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
-    return candidates(
-        source_id="abc",
-        num_frames=len(timestamps_s),
-        height_px=90,
-        width_px=160,
-        transitions=transitions,
-        signals=signals_of(timestamps_s),
-        clips=clips,
+    return candidates_of(
+        Footage(
+            source_id="abc",
+            num_frames=len(timestamps_s),
+            height_px=90,
+            width_px=160,
+            transitions=transitions,
+            signals=signals_of(timestamps_s),
+        ),
+        clips,
     )
 
 
@@ -149,14 +151,16 @@ def test_scores_of_a_shot_do_not_see_its_neighbours() -> None:
         signals.motion[name][:] = np.where(moving, 8.0, 0.0)
         signals.motion[name][(signals.motion_times_s > 10) & ~moving] = 99.0
     signals.motion["camera_far"][:] = np.where(signals.motion_times_s > 10.9, 8.0, 0.0)
-    still, lively = candidates(
-        source_id="abc",
-        num_frames=480,
-        height_px=90,
-        width_px=160,
-        transitions=[cut(240)],
-        signals=signals,
-        clips=ClipsConfig(),
+    still, lively = candidates_of(
+        Footage(
+            source_id="abc",
+            num_frames=480,
+            height_px=90,
+            width_px=160,
+            transitions=[cut(240)],
+            signals=signals,
+        ),
+        ClipsConfig(),
     )
     assert (still.scores["dynamism"], still.scores["active_share"]) == (0.0, 0.0)
     assert (lively.scores["dynamism"], lively.scores["active_share"]) == (8.0, 1.0)
@@ -166,15 +170,17 @@ def test_clips_of_a_span_are_told_in_frames_and_seconds_of_the_file() -> None:
     whole, clips = np.arange(400) / 24, ClipsConfig(max_segments=2)
     of_file = found(whole[100:], [cut(150)], clips)
     signals = signals_of(whole[100:] - whole[100])
-    of_span = candidates(
-        source_id="abc",
-        num_frames=300,
-        height_px=90,
-        width_px=160,
-        transitions=[cut(250)],
-        signals=replace(signals, timestamps_s=whole[100:], motion_times_s=signals.motion_times_s + whole[100]),
-        clips=clips,
-        first_frame=100,
+    of_span = candidates_of(
+        Footage(
+            source_id="abc",
+            num_frames=300,
+            height_px=90,
+            width_px=160,
+            transitions=[cut(250)],
+            signals=replace(signals, timestamps_s=whole[100:], motion_times_s=signals.motion_times_s + whole[100]),
+            first_frame=100,
+        ),
+        clips,
     )
     assert [clip.start_frame for clip in of_span] == [100 + clip.start_frame for clip in of_file]
     assert [clip.end_frame for clip in of_span] == [100 + clip.end_frame for clip in of_file]
@@ -189,14 +195,16 @@ def test_a_shot_is_divided_where_it_is_black_or_frozen_and_the_index_says_so() -
     change = np.full(480, 9.0, np.float32)
     change[301:340] = 0.0
     signals = replace(signals, change=change)
-    rows = candidates(
-        source_id="abc",
-        num_frames=480,
-        height_px=90,
-        width_px=160,
-        transitions=[],
-        signals=signals,
-        clips=ClipsConfig(),
+    rows = candidates_of(
+        Footage(
+            source_id="abc",
+            num_frames=480,
+            height_px=90,
+            width_px=160,
+            transitions=[],
+            signals=signals,
+        ),
+        ClipsConfig(),
     )
     assert [(row.shot_index, row.clip_index, row.start_frame, row.end_frame, row.num_segments) for row in rows] == [
         (0, 0, 0, 73, 2),
@@ -212,14 +220,16 @@ def test_a_shot_is_divided_where_it_is_black_or_frozen_and_the_index_says_so() -
 def test_a_short_flash_of_black_divides_nothing() -> None:
     signals = signals_of(np.arange(240) / 24)
     signals.luma[100:108] = 2.0
-    (row,) = candidates(
-        source_id="abc",
-        num_frames=240,
-        height_px=90,
-        width_px=160,
-        transitions=[],
-        signals=signals,
-        clips=ClipsConfig(),
+    (row,) = candidates_of(
+        Footage(
+            source_id="abc",
+            num_frames=240,
+            height_px=90,
+            width_px=160,
+            transitions=[],
+            signals=signals,
+        ),
+        ClipsConfig(),
     )
     assert row.scores["black_share"] == pytest.approx(8 / 217, abs=1e-3)
 

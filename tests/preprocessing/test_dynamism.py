@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.dynamism import Film, format_films, kind_films, measure
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.reasons import Reason
@@ -24,14 +24,16 @@ def scanned(path: Path) -> tuple[PictureArea | None, list[tuple[Verdict, tuple[R
     *_, measured = measure_file(str(path), SETTINGS, with_decord=True)
     assert measured is not None
     shown = measured.picture or measured.probe
-    found = candidates(
-        source_id="a1",
-        num_frames=len(measured.signals.timestamps_s),
-        height_px=shown.height_px,
-        width_px=shown.width_px,
-        transitions=measured.transitions,
-        signals=measured.signals,
-        clips=ClipsConfig(),
+    found = candidates_of(
+        Footage(
+            source_id="a1",
+            num_frames=len(measured.signals.timestamps_s),
+            height_px=shown.height_px,
+            width_px=shown.width_px,
+            transitions=measured.transitions,
+            signals=measured.signals,
+        ),
+        ClipsConfig(),
     )
     decided = decisions(found, DecideConfig())
     return measured.picture, [(decision.verdict, decision.reasons) for decision in decided]

@@ -18,7 +18,7 @@ def signals_of(change: np.ndarray, luma: np.ndarray | None = None, fps: float = 
 
 def rate(change: np.ndarray, fps: float = 24.0) -> float | None:
     signals = signals_of(change, fps=fps)
-    new_N, moving_N = new_frames(signals)
+    new_N, moving_N = new_frames(signals, step_s=1 / fps)
     counts = (np.array([np.count_nonzero(of_frames)]) for of_frames in (new_N & moving_N, moving_N, change == change))
     (found,) = effective_rate(*counts, np.array([signals.timestamps_s[-1]]))
     return None if np.isnan(found) else float(found)

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from preprocessing import candidates
+from preprocessing.candidates import candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.motion import SERIES
-from preprocessing.replay import cut_source, decided_clips
+from preprocessing.replay import decided_clips, footage_of
 from preprocessing.samples import Signals, SourceScan, Transition, TransitionKind
-from tests.preprocessing.test_ledger import A, B, make_scan
+from tests.preprocessing.test_ledger import A, B, make_scan, make_source
 
 
 def make_long_scan(seed: int) -> SourceScan:
@@ -28,7 +30,18 @@ def make_long_scan(seed: int) -> SourceScan:
     return replace(make_scan(A if seed else B), num_frames=num_frames, transitions=(cut,), signals=signals)
 
 
-SCANS = [make_long_scan(0), make_long_scan(1)]
+def make_short_scan() -> SourceScan:
+    """Too short for any motion to be measured."""
+    signals = Signals(
+        timestamps_s=np.arange(40) / 24,
+        luma=np.full(40, 100.0, np.float32),
+        motion_times_s=np.zeros(0),
+        motion={name: np.zeros(0, np.float32) for name in SERIES},
+    )
+    return replace(make_scan(make_source("c")), num_frames=40, transitions=(), signals=signals)
+
+
+SCANS = [make_long_scan(0), make_short_scan(), make_long_scan(1)]
 
 
 @pytest.mark.parametrize(
@@ -47,8 +60,16 @@ def test_all_sources_at_once_are_decided_as_one_by_one(clips: ClipsConfig) -> No
     together = decided_clips(SCANS, clips, DecideConfig(), eval_percent=5)
     alone = [decided_clips([scan], clips, DecideConfig(), eval_percent=5) for scan in SCANS]
     assert together.to_pylist() == [row for table in alone for row in table.to_pylist()]
-    assert together["clip_id"].to_pylist() == [one.clip_id for scan in SCANS for one in cut_source(scan, clips)]
+    assert together["clip_id"].to_pylist() == [
+        one.clip_id for scan in SCANS for one in candidates_of(footage_of(scan), clips)
+    ]
     assert together["fps"].unique().to_pylist() == [clips.fps]
+
+
+def test_it_is_of_no_matter_how_many_fit_into_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = decided_clips(SCANS, ClipsConfig(), DecideConfig(), eval_percent=5)
+    monkeypatch.setattr(candidates, "_AT_ONCE", 500)
+    assert decided_clips(SCANS, ClipsConfig(), DecideConfig(), eval_percent=5).equals(together)
 
 
 @pytest.mark.parametrize("min_dynamism", [0.0, 5.0, 1000.0])
@@ -59,7 +80,7 @@ def test_a_threshold_changes_decisions_and_no_clip(min_dynamism: float) -> None:
     )
     for name in ("clip_id", "scores", "num_segments", "split"):
         assert after[name].equals(before[name])
-    too_slow = [dynamism < min_dynamism for dynamism in after["dynamism"].to_pylist()]
+    too_slow = [dynamism is not None and dynamism < min_dynamism for dynamism in after["dynamism"].to_pylist()]
     static = ["static" in reasons for reasons in after["reasons"].to_pylist()]
     assert [slow for slow, said in zip(too_slow, static, strict=True) if slow and not said] == []
 

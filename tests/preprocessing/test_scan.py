@@ -11,7 +11,7 @@ from threading import Timer
 import numpy as np
 import pytest
 
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.downloads import Downloads
@@ -40,14 +40,16 @@ def source_at(path: Path) -> Source:
 def decided(scan: SourceScan) -> tuple[Decision, ...]:
     assert scan.probe is not None
     assert scan.signals is not None
-    found = candidates(
-        source_id="a1",
-        num_frames=scan.num_frames,
-        height_px=scan.probe.height_px,
-        width_px=scan.probe.width_px,
-        transitions=scan.transitions,
-        signals=scan.signals,
-        clips=ClipsConfig(),
+    found = candidates_of(
+        Footage(
+            source_id="a1",
+            num_frames=scan.num_frames,
+            height_px=scan.probe.height_px,
+            width_px=scan.probe.width_px,
+            transitions=scan.transitions,
+            signals=scan.signals,
+        ),
+        ClipsConfig(),
     )
     return decisions(found, DecideConfig())
 

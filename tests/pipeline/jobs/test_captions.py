@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,16 @@ from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
 from preprocessing.shards import read_sample
+from tests.pipeline.commands import longtake
 from tests.preprocessing.captions.tiny_qwen import save_qwen
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
 def preprocess(videos: Path, dataset: Path, *settings: str) -> dict:
     options = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "preprocess", str(videos), *options]
-    tail = ["--dataset", str(dataset), "--set", "cluster.max_tasks=1", "--tracking-uri", "none", "--json"]
-    said = subprocess.run([*command, *tail], stdout=subprocess.PIPE, check=True, timeout=600).stdout
-    return json.loads(said)
+    where = ("--dataset", str(dataset), "--tracking-uri", "none", "--json")
+    return longtake("preprocess", str(videos), *options, *where).result()
 
 
 def captions(dataset: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pipeline.cli import INTERRUPTED
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
+from tests.pipeline.commands import longtake
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -27,6 +28,10 @@ SETTINGS = (
     "none",
     "--json",
 )
+
+
+def preprocess_here(inputs: Path, dataset: Path) -> dict:
+    return longtake("preprocess", str(inputs), "--dataset", str(dataset), *SETTINGS).result()
 
 
 def preprocess(videos: Path, dataset: Path, *settings: str) -> Run:
@@ -48,9 +53,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def expected(videos: Path, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     dataset = tmp_path_factory.mktemp("undisturbed") / "d"
-    preprocess(videos, dataset).finish(TIMEOUT_S)
+    preprocess_here(videos, dataset)
     return shards_and_manifest(dataset)
 
 
@@ -85,7 +90,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_and_the_same_command_goes_on(
     assert run.log.read_text().splitlines()[-1].startswith("longtake: interrupted")
     assert "Traceback" not in run.log.read_text()
     assert run.left() == []
-    preprocess(videos, tmp_path / "d").finish(TIMEOUT_S)
+    preprocess_here(videos, tmp_path / "d")
     assert faults(tmp_path / "d", expected, {}) == []
 
 
@@ -93,15 +98,14 @@ def test_a_source_that_vanishes_before_it_is_encoded_is_missing_and_heals_when_i
     videos: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     folder, dataset = tmp_path / "raw", tmp_path / "d"
-    options = ("--dataset", str(dataset), *SETTINGS, "--set", "cluster.max_tasks=1")
     shutil.copytree(videos, folder)
     gone = sorted(folder.glob("*.mp4"))[0]
-    start("scan", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
+    assert longtake("scan", str(folder), "--dataset", str(dataset), *SETTINGS).status == 0
     gone.rename(tmp_path / gone.name)
-    said = start("preprocess", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
+    said = preprocess_here(folder, dataset)
     assert said["dataset"]["failed"] == {"missing": 1}
     assert gone.name not in {row["uri"] for row in Dataset.open(str(dataset)).load_manifest(None).table.to_pylist()}
     (tmp_path / gone.name).rename(gone)
-    start("preprocess", str(folder), *options, log=tmp_path / "log").finish(TIMEOUT_S)
+    preprocess_here(folder, dataset)
     samples = Dataset.open(str(dataset)).load_manifest(None).table.num_rows
     assert samples == len([name for name in expected if name.endswith(".tar")])

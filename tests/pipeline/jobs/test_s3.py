@@ -1,6 +1,5 @@
 """The preprocess command with videos and dataset in a bucket of an S3 server on loopback."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.jobs.cluster import ray_cluster
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
 from preprocessing.storage import Storage, open_storage
+from tests.pipeline.commands import longtake
 from tests.preprocessing.s3_server import s3_bucket
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -47,19 +48,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory, bucket: str) -> Path:
     return folder
 
 
+def words(place: str, dataset: str) -> list[str]:
+    return ["preprocess", f"{place}/raw", f"{place}/raw/table.csv", "--dataset", dataset, *SETTINGS, "--json"]
+
+
 def start(place: str, dataset: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "preprocess", f"{place}/raw"]
-    table = f"{place}/raw/table.csv"
-    return subprocess.Popen(
-        [*command, table, "--dataset", dataset, *SETTINGS, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *words(place, dataset)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def run(place: str, dataset: str) -> dict:
-    process = start(place, dataset)
-    said, complained = process.communicate(timeout=500)
-    assert process.returncode == 0, complained.decode()
-    return json.loads(said)
+    return longtake(*words(place, dataset)).result()
 
 
 def contents(storage: Storage) -> dict[str, bytes | str]:
@@ -69,7 +68,16 @@ def contents(storage: Storage) -> dict[str, bytes | str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, dict]:
+def ray_that_knows_the_bucket(bucket: str) -> Iterator[None]:
+    """Its workers have the environment that it was started in."""
+    with ray_cluster("local", num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    videos: Path, ray_that_knows_the_bucket: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Storage, dict]:
     dataset = tmp_path_factory.mktemp("local") / "data"
     return open_storage(str(dataset)), run(str(videos.parent), str(dataset))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import pytest
 
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, SourcesConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.isolation import IsolatedWorker
@@ -77,14 +77,16 @@ def _outcome(scan: SourceScan) -> Outcome:
     name = Path(scan.source.uri).name
     if scan.probe is None or scan.signals is None:
         return Outcome(file=name, failed_for=scan.reasons[0], kept=0, dropped={})
-    found = candidates(
-        source_id=scan.source.source_id,
-        num_frames=scan.num_frames,
-        height_px=scan.probe.height_px,
-        width_px=scan.probe.width_px,
-        transitions=scan.transitions,
-        signals=scan.signals,
-        clips=ClipsConfig(max_segments=8),
+    found = candidates_of(
+        Footage(
+            source_id=scan.source.source_id,
+            num_frames=scan.num_frames,
+            height_px=scan.probe.height_px,
+            width_px=scan.probe.width_px,
+            transitions=scan.transitions,
+            signals=scan.signals,
+        ),
+        ClipsConfig(max_segments=8),
     )
     reasons = [decision.reasons for decision in decisions(found, DecideConfig())]
     dropped = Counter(first for first, *_ in filter(None, reasons))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import rows
-from preprocessing.candidates import candidates
+from preprocessing.candidates import Footage, candidates_of
 from preprocessing.config import ClipsConfig
 from preprocessing.motion import SERIES
 from preprocessing.report.funnel import HoursFunnel, hours_funnel
@@ -35,10 +35,7 @@ def transitions_at(cuts: Sequence[int], mixed: int, first_frame: int) -> list[Tr
 
 def clips_of(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
     assert scan.signals is not None
-    return candidates(
-        source_id=scan.source.source_id, num_frames=scan.num_frames, height_px=240, width_px=320,
-        transitions=scan.transitions, signals=scan.signals, clips=clips, first_frame=scan.first_frame,
-    )  # fmt: skip
+    return candidates_of(Footage(source_id=scan.source.source_id, num_frames=scan.num_frames, height_px=240, width_px=320, transitions=scan.transitions, signals=scan.signals, first_frame=scan.first_frame,), clips)  # fmt: skip
 
 
 def is_kept(clip: ClipCandidate) -> bool:
