@@ -160,7 +160,12 @@ def file_sha256(path: Path) -> str:
 
 
 def read_index(storage: Storage, key: str) -> tuple[IndexRow, ...]:
-    """The index of a shard, by the key of its files."""
+    """The index of a shard, by the key of its files.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not what was written.
+    """
     return tuple(IndexRow(**row) for row in read_parquet(storage, index_key(key)).to_pylist())
 
 
@@ -187,6 +192,7 @@ class ShardReader:
             check: Whether to compare the fast checksum of every member.
 
         Raises:
+            FileNotFoundError: If the shard is gone.
             ValueError: If the sample is not in the shard, or its bytes are not those that were written.
         """
         return self.view(key, clip_id, check=check).decoded()
@@ -201,7 +207,8 @@ class ShardReader:
         data = self._range(key, shard, start, end)
         members = {row.member: data[row.offset - start : row.offset - start + row.size] for row in rows}
         if check:
-            self._check(key, rows, members)
+            for row in rows:
+                _refuse_changed(row, members[row.member], key, self._storage.uri)
         return view_sample(clip_id, {name.partition(".")[2]: part for name, part in members.items()})
 
     def _range(self, key: str, shard: _OpenShard, start: int, end: int) -> memoryview:
@@ -210,14 +217,6 @@ class ShardReader:
         if end > len(shard.data):
             raise ValueError(f"shard {key} is shorter than its index says; run longtake verify {self._storage.uri}")
         return memoryview(shard.data)[start:end]
-
-    def _check(self, key: str, rows: tuple[IndexRow, ...], members: Mapping[str, memoryview]) -> None:
-        for row in rows:
-            if xxhash.xxh3_128_hexdigest(members[row.member]) != row.xxh3:
-                raise ValueError(
-                    f"sample {row.key}: {row.member} in shard {key} is not what was written; "
-                    f"run longtake verify {self._storage.uri}"
-                )
 
     def _shard(self, key: str) -> _OpenShard:
         shard = self._open.pop(key, None) or self._opened(key)
@@ -234,6 +233,13 @@ class ShardReader:
         return _OpenShard(rows={name: tuple(rows) for name, rows in grouped.items()}, data=_mapped(path))
 
 
+def _refuse_changed(row: IndexRow, data: bytes | memoryview, key: str, uri: str) -> None:
+    if xxhash.xxh3_128_hexdigest(data) != row.xxh3:
+        raise ValueError(
+            f"sample {row.key}: {row.member} in shard {key} is not what was written; run longtake verify {uri}"
+        )
+
+
 def _mapped(path: Path | None) -> mmap.mmap | None:
     if path is None:
         return None
@@ -245,12 +251,15 @@ def read_metadata(storage: Storage, key: str, clip_id: str) -> Mapping[str, obje
     """What a sample says of itself, without its latents.
 
     Raises:
-        ValueError: If the sample is not in the shard.
+        FileNotFoundError: If the shard is gone.
+        ValueError: If the sample is not in the shard, or says something else than was written.
     """
     member = f"{clip_id}.json"
     for row in read_index(storage, key):
         if row.member == member:
-            return json.loads(storage.read_range(tar_key(key), row.offset, row.size))
+            data = storage.read_range(tar_key(key), row.offset, row.size)
+            _refuse_changed(row, data, key, storage.uri)
+            return json.loads(data)
     raise ValueError(f"sample {clip_id} is not in shard {key}; run longtake verify {storage.uri}")
 
 

@@ -264,15 +264,17 @@ def read_parquet(storage: Storage, key: str, columns: list[str] | None = None) -
     """Read a table, or some of its columns; a local file is mapped, not copied.
 
     Raises:
-        OSError: If a page's checksum is wrong.
-        ValueError: If it is no Parquet file.
+        FileNotFoundError: If there is none.
+        ValueError: If it is no Parquet file, or not the one that was written.
     """
     path = storage.local_path(key)
-    source = path if path is not None else pa.BufferReader(storage.read_bytes(key))
+    source = pa.memory_map(str(path)) if path is not None else pa.BufferReader(storage.read_bytes(key))
     # not pq.read_table: that imports pyarrow.dataset, and with it pandas
-    file = pq.ParquetFile(source, memory_map=path is not None, page_checksum_verification=True)
-    with file:
-        return file.read(columns=columns)
+    try:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except (OSError, ValueError) as error:  # pyarrow's OSError is of a page's checksum: the file is open already
+        raise ValueError(f"{key} is not what was written: {error}") from error
 
 
 def iterate_chunks(storage: Storage, key: str, chunk_bytes: int) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,6 +34,13 @@ T = TypeVar("T")
 SampleReader = Callable[[ClipRow], StoredSample]
 """Reads one clip of the manifest."""
 
+UNREADABLE = (ValueError, FileNotFoundError)
+"""What reading a sample raises if that sample is the reason; a store that does not answer raises another OSError."""
+
+
+class BrokenSampleError(ValueError):
+    """A clip's sample is not what was written, or not there."""
+
 
 def step_batches(
     step: GlobalStep, read: SampleReader, *, rank: int, num_ranks: int, device: torch.device
@@ -47,6 +55,7 @@ def step_batches(
         device: Where the batches go.
 
     Raises:
+        BrokenSampleError: If a clip cannot be read.
         ValueError: If a clip is not what the manifest says, or the ranks cannot share the clips.
     """
     return tuple(
@@ -227,20 +236,34 @@ def _one_codec(tables: Mapping[str, pa.Table]) -> CodecRecord:
 
 
 def _codec_of(uri: str, table: pa.Table) -> CodecRecord:
-    """As the first sample says it: a version holds samples of one codec."""
-    shard, clip_id = str(table["shard"][0]), str(table["clip_id"][0])
-    record = read_metadata(Dataset.open(uri).storage, shard, clip_id)["codec"]
-    return CodecRecord(**record)  # pyright: ignore[reportCallIssue]
+    """As the first sample says it that can be read: a version holds samples of one codec."""
+    metadata = next(_readable_metadata(uri, table), None)
+    if metadata is None:
+        raise ValueError(f"no sample of {uri} can be read; run longtake verify {uri}")
+    return CodecRecord(**metadata["codec"])  # pyright: ignore[reportCallIssue]
+
+
+def _readable_metadata(uri: str, table: pa.Table) -> Iterator[Mapping[str, object]]:
+    storage = Dataset.open(uri).storage
+    for shard, clip_id in zip(table["shard"], table["clip_id"], strict=True):
+        with suppress(*UNREADABLE):
+            yield read_metadata(storage, str(shard), str(clip_id))
 
 
 def sample_reader() -> SampleReader:
-    """Reads clips of any dataset; keeps the last shards open."""
+    """Reads clips of any dataset, and raises `BrokenSampleError` for one that it cannot read; keeps the last shards open."""
     readers: dict[str, ShardReader] = {}
 
     def read(row: ClipRow) -> StoredSample:
         if row.dataset not in readers:
             readers[row.dataset] = ShardReader(Dataset.open(row.dataset).storage)
-        return readers[row.dataset].view(row.shard, row.clip_id)
+        try:
+            return readers[row.dataset].view(row.shard, row.clip_id)
+        except UNREADABLE as error:
+            raise BrokenSampleError(
+                f"clip {row.clip_id} of {row.dataset} cannot be read: {error}; or go on without such clips by"
+                " --set train.skip_broken=true"
+            ) from error
 
     return read
 

@@ -233,6 +233,9 @@ class TrainConfig(Settings):
     """What goes into a stage's model folder: the weights of its last step, or their average."""
     skip_nonfinite: bool = False
     """Leave out steps whose loss or gradient is not finite, and count them, instead of ending the run."""
+    skip_broken: bool = False
+    """Leave out clips whose sample cannot be read, and count them, instead of ending the run. A step's gradient is the mean
+    over the segments of its other clips, and a step that has none is left out."""
     engine: EngineConfig = EngineConfig()
     """Distribution."""
     flow: FlowConfig = FlowConfig()

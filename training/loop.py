@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from training.broken_samples import without_broken
 from training.config import FlowConfig, OptimizerConfig
 from training.engine.base import Engine, LearningRates, StepStats, learning_rates_at
 from training.loss_table import LossTable
@@ -45,6 +46,7 @@ class StageSettings:
         save_every: Steps between checkpoints.
         validate_every: Steps between validations.
         skip_nonfinite: Leave out steps whose loss or gradient is not finite.
+        skip_broken: Some clips may be missing from the batches of a step, or have a stand-in there.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StageSettings:
     save_every: int
     validate_every: int
     skip_nonfinite: bool
+    skip_broken: bool
     teacher: Objective = teacher_forcing
     update: Literal["clip", "segment"] = "clip"
 
@@ -105,12 +108,13 @@ def train(
         NonFiniteError: If a loss or gradient is not finite, and the settings don't leave such steps out.
     """
     clock = StepClock()
-    for step, batches in clock.waiting(work):
-        if step.step == 0:
+    for planned, batches in clock.waiting(work):
+        if planned.step == 0:
             callbacks.report(0, {**callbacks.validate(), **callbacks.before()})
-        done = step.step + 1
+        done = planned.step + 1
         with clock.computing():
-            metrics = dict(_update(engine, settings, step, batches, callbacks.updated))
+            step = without_broken(engine, planned, batches) if settings.skip_broken else planned
+            metrics = {**_update(engine, settings, step, batches, callbacks.updated), **_broken_samples(step)}
         metrics |= callbacks.measure(step, clock.waited_s, clock.computed_s)
         metrics |= callbacks.validate() if _is_due(done, settings.validate_every, settings.num_steps) else {}
         callbacks.report(done, metrics)
@@ -126,6 +130,9 @@ def _update(
     updated: Callable[[int], None],
 ) -> Metrics:
     """Learn from a global step; its metrics, or only that it was left out."""
+    if not step.healthy:
+        logger.warning("no clip of step %d can be read; the step is left out", step.step + 1)
+        return {"skipped": 1.0}
     rates = learning_rates_at(
         step.step, settings.num_steps, settings.optimizer, memory_warmup_steps=settings.memory_warmup_steps
     )
@@ -146,6 +153,10 @@ def _update(
         **table.means(engine),
     }
     return metrics if stats.grad_norm is None else {**metrics, "grad_norm": stats.grad_norm}
+
+
+def _broken_samples(step: GlobalStep) -> Metrics:
+    return {"broken_samples": float(len(step.broken))} if step.broken else {}
 
 
 def _is_due(done: int, every: int, num_steps: int) -> bool:
@@ -201,7 +212,7 @@ def step_by_segment(
     """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2)."""
     num_segments = step.num_segments[0]
     assert set(step.num_segments) == {num_segments}, "a global batch holds clips of one length"
-    walks = [_backward(engine, settings, step, batch, len(step.clips), table) for batch in batches]
+    walks = [_backward(engine, settings, step, batch, len(step.healthy), table) for batch in batches]
     total, stats = 0.0, StepStats(grad_norm=None, applied=False)
     for _ in range(num_segments):
         with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
@@ -215,7 +226,10 @@ def step_by_segment(
 def _backward(
     engine: Engine, settings: StageSettings, step: GlobalStep, batch: SegmentBatch, num_losses: int, table: LossTable
 ) -> Iterator[Tensor]:
-    """A batch's segments one after another, each with its backward pass; yields its share in the mean of the losses."""
+    """A batch's segments one after another, each with its backward pass; yields its share in the mean of the losses.
+
+    A stand-in runs the same passes, and its share is 0.
+    """
     weight = len(batch.clip_ids) / num_losses
     context: SegmentContext | None = None
     for segment_index in _segments(step, batch):
@@ -233,7 +247,8 @@ def _backward(
         engine.backward(output.loss * weight)
         context = output.next_context
         assert output.clip_losses is not None, "an objective that trains says what its loss is the mean of"
-        table.add(segment_index, output.clip_losses)
+        if not batch.is_stand_in:
+            table.add(segment_index, output.clip_losses)
         yield output.loss.detach() * weight
 
 

@@ -20,10 +20,11 @@ from training.batches import (
 from training.checkpoint import Weights, complete_steps, newest_step, record_from_values, step_folder
 from training.compatibility import is_base, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, StageName, TrainConfig
+from training.held_out import validation_clips
 from training.model.base_weights import base_fingerprint, find_base
 from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
-from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps, validation_clips
+from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps
 from training.types import CheckpointRecord, StageSummary
 
 STAGE_FILE, SUMMARY_FILE, PIN_FILE = "stage.json", "summary.json", "pin"
@@ -248,6 +249,7 @@ def summarize(job: StageJob) -> StageSummary:
         at_end=metrics[job.settings.steps],
         base_sha256=_base(job.init),
         weights_sha256=read_record(job.model_folder).weights_sha256,
+        num_broken_samples=int(sum(values.get("broken_samples", 0) for values in metrics.values())),
     )
 
 

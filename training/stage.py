@@ -8,19 +8,21 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from training.batches import PinnedDataset, SampleReader, TrainingData, clip_batch, open_data, prefetch, sample_reader
-from training.batches import step_batches as batches_of
+from training.batches import PinnedDataset, TrainingData, open_data, prefetch, sample_reader, step_batches
+from training.broken_samples import healthy_batches, healthy_reader
 from training.checkpoint import Weights, load_weights, restore_newest, start_weights, step_folder
 from training.compatibility import flat_settings
 from training.config import DirectConfig, ModelConfig, OptimizerConfig, StageName, TeacherConfig, TrainConfig
 from training.curriculum import direct_steps
 from training.engine.base import Engine, freeze_all_but_head
 from training.engine.ema import Ema
+from training.held_out import HeldOutClips, LoadClip, validation_clips
 from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
 from training.metrics_log import MetricsLog
 from training.model.memory_pack import warn_if_too_long
@@ -30,7 +32,7 @@ from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
 from training.objectives.student_forcing import student_forcing
 from training.objectives.teacher_forcing import teacher_forcing_with
 from training.one_step_gap import one_step_gap, warn_if_far
-from training.order import keyed_seed, plan_hash, teacher_steps
+from training.order import plan_hash, teacher_steps
 from training.speed import Speed
 from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
 from training.workload import Workload
@@ -151,37 +153,42 @@ def _train_from(
 ) -> None:
     settings = stage_settings(job)
     read = sample_reader()
-    held_out = validation_clips(data.held_out, job.train)
+    read_healthy = healthy_reader(read) if job.train.skip_broken else None
+    held_out = HeldOutClips(
+        rows=validation_clips(data.held_out, job.train),
+        read=read,
+        read_healthy=read_healthy,
+        max_segments=job.train.validation.max_segments,
+    )
     log = job.metrics_log if engine.rank == 0 else None
     if log is not None:
         log.truncate(done)
 
-    def load(i: int) -> SegmentBatch:
-        return _validation_batch(held_out[i], i, read, job.train, engine.device)
-
-    def validate_average() -> Metrics:
+    def validate_average(num_clips: int, load: LoadClip) -> Metrics:
         with ema.swapped() if ema is not None else nullcontext():
-            return validate(engine, settings, len(held_out), load)
+            return validate(engine, settings, num_clips, load)
 
+    gap = partial(_one_step_gap, job, engine, settings)
     speed = Speed(workload=_workload(job, data), num_ranks=engine.num_ranks, device=engine.device)
     callbacks = LoopCallbacks(
         report=log.append if log is not None else lambda _step, _metrics: None,
-        validate=validate_average if held_out else dict,
-        before=lambda: _one_step_gap(job, engine, settings, len(held_out), load) if held_out else {},
+        validate=partial(held_out.measure, engine, validate_average),
+        before=partial(held_out.measure, engine, gap) if job.stage == "direct" else dict,
         measure=lambda step, waited_s, computed_s: speed.metrics(step, waited_s=waited_s, computed_s=computed_s),
         updated=ema.update if ema is not None else lambda _step: None,
         save=save,
     )
     steps = islice(global_steps(job, data.train, start=done), settings.num_steps - done)
-    train(engine, settings, prefetch(_work(steps, read, engine), depth=STEPS_AHEAD), callbacks)
+    batches_of = (
+        partial(step_batches, read=read)
+        if read_healthy is None
+        else partial(healthy_batches, read=read_healthy, codec=data.codec)
+    )
+    train(engine, settings, prefetch(_work(steps, batches_of, engine), depth=STEPS_AHEAD), callbacks)
 
 
-def _one_step_gap(
-    job: StageJob, engine: Engine, settings: StageSettings, num_clips: int, load: Callable[[int], SegmentBatch]
-) -> Metrics:
-    """What Direct Forcing relies on; nothing for the other stages."""
-    if job.stage != "direct":
-        return {}
+def _one_step_gap(job: StageJob, engine: Engine, settings: StageSettings, num_clips: int, load: LoadClip) -> Metrics:
+    """What Direct Forcing relies on."""
     figures = one_step_gap(engine, settings, job.train.validation.sample, num_clips, load)
     if engine.rank == 0:
         warn_if_far(figures)
@@ -189,10 +196,10 @@ def _one_step_gap(
 
 
 def _work(
-    steps: Iterator[GlobalStep], read: SampleReader, engine: Engine
+    steps: Iterator[GlobalStep], batches_of: Callable[..., tuple[SegmentBatch, ...]], engine: Engine
 ) -> Iterator[tuple[GlobalStep, tuple[SegmentBatch, ...]]]:
     for step in steps:
-        yield step, batches_of(step, read, rank=engine.rank, num_ranks=engine.num_ranks, device=engine.device)
+        yield step, batches_of(step, rank=engine.rank, num_ranks=engine.num_ranks, device=engine.device)
 
 
 def _workload(job: StageJob, data: TrainingData) -> Workload:
@@ -215,6 +222,7 @@ def stage_settings(job: StageJob) -> StageSettings:
         teacher=teacher_forcing_with(job.train.teacher),
         update="clip" if job.stage == "teacher" else job.train.direct.update,
         skip_nonfinite=job.train.skip_nonfinite,
+        skip_broken=job.train.skip_broken,
     )
 
 
@@ -246,18 +254,6 @@ def global_steps(job: StageJob, rows: tuple[ClipRow, ...], *, start: int = 0) ->
             rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout, start=start
         )
     return direct_steps(rows, seed=seed, config=job.train.direct, start=start)
-
-
-def validation_clips(held_out: tuple[ClipRow, ...], config: TrainConfig) -> tuple[ClipRow, ...]:
-    """The held-out clips that are scored, drawn by seed; the same in all stages."""
-    return tuple(sorted(held_out, key=lambda row: keyed_seed(config.seed, row.clip_id))[: config.validation.num_clips])
-
-
-def _validation_batch(
-    row: ClipRow, position: int, read: SampleReader, config: TrainConfig, device: torch.device
-) -> SegmentBatch:
-    num_segments = min(row.num_segments, config.validation.max_segments)
-    return clip_batch([read(row)], (position,), num_segments=num_segments, device=device)
 
 
 def checkpoint_record(job: StageJob, data: TrainingData, *, base_sha256: str) -> CheckpointRecord:

@@ -61,7 +61,7 @@ class SegmentBatch:
     """Clips of one global batch on one rank, all with the same number of segments.
 
     Attributes:
-        clip_ids: Names of the clips.
+        clip_ids: Names of the clips; none of a stand-in, which takes the place of clips that cannot be read.
         latents_BCTHW: The clips, T = 1 + 9 n; segment i is ``[:, :, 1 + 9 i : 10 + 9 i]``.
         start_latent_BCTHW: The first frames encoded alone, T = 1.
         positions: Position of each clip in the global batch; keys its random numbers.
@@ -77,6 +77,11 @@ class SegmentBatch:
     def num_segments(self) -> int:
         """Segments of each clip."""
         return (self.latents_BCTHW.shape[2] - 1) // LATENTS_PER_SEGMENT
+
+    @property
+    def is_stand_in(self) -> bool:
+        """True if it only keeps this rank's passes those of the plan; nothing is learnt from it."""
+        return not self.clip_ids
 
     def __repr__(self) -> str:
         """Shapes instead of data."""
@@ -121,6 +126,7 @@ class GlobalStep:
         num_segments: Leading segments of each clip that are loaded.
         segment_index: n of teacher forcing; None trains all loaded segments in order.
         use_memory: False withholds psi for the whole step (memory dropout).
+        broken: Positions whose sample cannot be read, once that is known; they have no loss.
     """
 
     step: int
@@ -128,6 +134,7 @@ class GlobalStep:
     num_segments: tuple[int, ...]
     segment_index: int | None
     use_memory: bool
+    broken: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Hold every clip to its segments."""
@@ -137,9 +144,16 @@ class GlobalStep:
                 raise ValueError(f"{used} of the {clip.num_segments} segments of {clip.clip_id}")
 
     @property
+    def healthy(self) -> tuple[int, ...]:
+        """Positions of the clips that can be read, as far as is known."""
+        return tuple(position for position in range(len(self.clips)) if position not in self.broken)
+
+    @property
     def num_losses(self) -> int:
         """Segments with a loss, over the whole global batch; the step's loss is their mean."""
-        return len(self.clips) if self.segment_index is not None else sum(self.num_segments)
+        if self.segment_index is not None:
+            return len(self.healthy)
+        return sum(self.num_segments[position] for position in self.healthy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +263,14 @@ class StageSummary:
         steps: Optimizer steps.
         num_clips: Clips of the training split.
         num_unused_clips: Of these, clips that no step used.
-        num_validation_clips: Held-out clips behind the validation losses; without any there are no such losses.
+        num_validation_clips: Held-out clips behind the validation losses, less `val_broken_samples`; without any there are
+            no such losses.
         at_start: Metrics before the first step.
         at_end: Metrics after the last.
         base_sha256: Weights it began from.
         weights_sha256: Weights it ended with.
+        num_broken_samples: Clips that steps went without because their sample could not be read, the same clip as often as
+            it came; without `train.skip_broken` there are none.
     """
 
     stage: str
@@ -265,6 +282,7 @@ class StageSummary:
     at_end: Mapping[str, float]
     base_sha256: str
     weights_sha256: str
+    num_broken_samples: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,10 +43,7 @@ class Workload:
 
     def step_flops(self, step: GlobalStep) -> int:
         """Operations of a global step, over all ranks."""
-        return sum(
-            self._clip_flops(clip.size_px, num_segments, step)
-            for clip, num_segments in zip(step.clips, step.num_segments, strict=True)
-        )
+        return sum(self._clip_flops(step.clips[p].size_px, step.num_segments[p], step) for p in step.healthy)
 
     def _clip_flops(self, size_px: tuple[int, int], num_segments: int, step: GlobalStep) -> int:
         flops = segment_flops(self.config, self.codec, size_px)

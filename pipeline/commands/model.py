@@ -119,8 +119,17 @@ def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:
     names = sorted(summary.at_end.keys() & summary.at_start.keys())
     return [
         f"{summary.stage}: {summary.steps} steps on {summary.num_clips} clips ({summary.num_unused_clips} never used)",
+        *_broken_line(summary),
         *(f"{name}: {summary.at_start[name]:.4f} before, {summary.at_end[name]:.4f} after" for name in names),
         f"model: {run / summary.stage / 'model'}",
+    ]
+
+
+def _broken_line(summary: "StageSummary") -> list[str]:
+    if not summary.num_broken_samples:
+        return []
+    return [
+        f"{summary.num_broken_samples} times a clip was left out because its sample could not be read: run longtake verify"
     ]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from training.batches import BrokenSampleError
 from training.nonfinite import NonFiniteError
 
 FOLDER = "failures"
@@ -37,7 +38,7 @@ class Failure:
 
 def explain(error: Exception, *, rank: int) -> Failure:
     """What an exception of a worker means."""
-    if isinstance(error, NonFiniteError):
+    if isinstance(error, (BrokenSampleError, NonFiniteError)):
         return Failure(message=str(error), is_final=True)
     if _is_out_of_memory(error):
         advice = (

@@ -133,6 +133,17 @@ def test_equal_tables_are_equal_bytes_and_read_back(storage: Storage) -> None:
     assert read_parquet(storage, "t.parquet", ["b"]).column_names == ["b"]
 
 
+@pytest.mark.parametrize("change", ["a bit flipped", "cut short", "empty"])
+def test_a_table_that_is_not_what_was_written_is_named(storage: Storage, change: str) -> None:
+    written = parquet_bytes(pa.table({"a": range(1000)}))
+    middle = len(written) // 3  # of the pages, before the footer
+    flipped = written[:middle] + bytes([written[middle] ^ 1]) + written[middle + 1 :]
+    data = {"a bit flipped": flipped, "cut short": written[:middle], "empty": b""}[change]
+    storage.write_atomic("t.parquet", data)
+    with pytest.raises(ValueError, match=r"t\.parquet is not what was written"):
+        read_parquet(storage, "t.parquet")
+
+
 def test_schemes_choose_the_place_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     assert isinstance(open_storage(f"file://{tmp_path}"), LocalStorage)
     assert isinstance(open_storage("memory://x"), ObjectStorage)

@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from preprocessing.dataset import MANIFEST, Dataset
 from preprocessing.samples import CodecRecord, LatentSample, TextFeatures
-from preprocessing.shards import write_shard
+from preprocessing.shards import read_index, tar_key, write_shard
 from training.config import MemoryConfig, ModelConfig, TrainConfig
 
 CODEC = CodecRecord(
     codec_id="tiny", latent_channels=4, spatial_stride=8, text_dim=16, text_tokens=6, pooled_dim=8, image_dim=12,
     image_tokens=5, weights_sha256="0" * 64, options={},
 )  # fmt: skip
+SHARD = "tiny/000"
 MODEL = ModelConfig(preset="tiny", memory=MemoryConfig(width=24, num_heads=2))
 
 
@@ -31,24 +32,42 @@ def make_dataset(
     """Clips with these numbers of segments in each split, in one shard; those of some overflow when squared."""
     dataset = Dataset.create(str(folder))
     segments = [*((n, "train") for n in train), *((n, "eval") for n in held_out)]
-    samples = [_sample(f"clip{i:02}", n, codec, size_px, seed=i) for i, (n, _) in enumerate(segments)]
+    samples = [make_sample(f"clip{i:02}", n, codec, size_px, seed=i) for i, (n, _) in enumerate(segments)]
     for sample in samples:
         if sample.key in spoiled:
             sample.latents_CTHW[:] = 1e30
-    write_shard(dataset.storage, "tiny/000", samples, scratch=folder / "scratch")
+    write_shard(dataset.storage, SHARD, samples, scratch=folder / "scratch")
     rows = [_row(sample.key, n, split, size_px) for sample, (n, split) in zip(samples, segments, strict=True)]
     dataset.write_record(replace(dataset.record(), codec=codec))
     dataset.write_manifest(pa.Table.from_pylist(rows, schema=MANIFEST))
     return folder
 
 
-def _sample(key: str, num_segments: int, codec: CodecRecord, size_px: tuple[int, int], *, seed: int) -> LatentSample:
+def damage(folder: Path, *clip_ids: str, member: str = "latents.safetensors") -> None:
+    """Flip the last bit of a member of these samples."""
+    dataset = Dataset.open(str(folder))
+    tar = folder / tar_key(SHARD)
+    data = bytearray(tar.read_bytes())
+    for row in read_index(dataset.storage, SHARD):
+        if row.member in {f"{clip_id}.{member}" for clip_id in clip_ids}:
+            data[row.offset + row.size - 1] ^= 1
+    tar.write_bytes(data)
+
+
+def make_sample(
+    key: str,
+    num_segments: int,
+    codec: CodecRecord = CODEC,
+    size_px: tuple[int, int] = (64, 64),
+    *,
+    seed: int,
+) -> LatentSample:
+    """A picture that moves a column a frame: the past says what comes."""
     rng = np.random.default_rng(seed)
 
     def data(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    # a picture that moves a column a frame: the past says what comes
     height, width = (side // codec.spatial_stride for side in size_px)
     picture = data(codec.latent_channels, height, width)
     latents = np.stack([np.roll(picture, k, axis=2) for k in range(1 + 9 * num_segments)], axis=1)
@@ -68,7 +87,7 @@ def _sample(key: str, num_segments: int, codec: CodecRecord, size_px: tuple[int,
 
 def _row(key: str, num_segments: int, split: str, size_px: tuple[int, int]) -> dict[str, object]:
     return {
-        "clip_id": key, "shard": "tiny/000", "num_segments": num_segments, "split": split, "source_id": key,
+        "clip_id": key, "shard": SHARD, "num_segments": num_segments, "split": split, "source_id": key,
         "group_id": key, "uri": f"{key}.mp4", "shot_index": 0, "clip_index": 0, "start_frame": 0, "end_frame": 37,
         "start_s": 0.0, "end_s": 1.5, "fps": 24.0, "height_px": size_px[0], "width_px": size_px[1], "caption": "", "licence": "",
         "latents_bytes": 1,

@@ -16,7 +16,7 @@ from preprocessing.samples import LatentSample
 from preprocessing.shards import write_shard
 from preprocessing.storage import LocalStorage
 from preprocessing.verify import gc
-from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training.batches import open_data, sample_reader, step_batches
 from training.run_folder import finished, prepare_job, write_summary
 from training.stage import StageJob, global_steps
@@ -70,6 +70,16 @@ def test_the_codec_is_that_of_the_pinned_version_not_of_the_dataset_now(tmp_path
     preprocess_more(folder, some_sample(job))
     assert open_data(job.datasets).codec == CODEC
     assert open_data(prepare(folder, tmp_path / "other").datasets).codec.codec_id == "another"
+
+
+def test_any_sample_that_can_be_read_says_who_wrote_the_latents(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "data", train=(1, 1), held_out=())
+    job = prepare(folder, tmp_path / "run")
+    damage(folder, "clip00", member="json")
+    assert open_data(job.datasets).codec == CODEC
+    damage(folder, "clip01", member="json")
+    with pytest.raises(ValueError, match=r"no sample of .*data can be read; run longtake verify"):
+        open_data(job.datasets)
 
 
 def test_a_finished_stage_lets_go_and_is_still_finished_when_gc_has_run(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 import errno
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training import checkpoint
+from training.batches import BrokenSampleError, open_data
 from training.checkpoint import step_folder, write_checkpoint
 from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
@@ -14,7 +16,7 @@ from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError
 from training.run_folder import export_stage, finished, prepare_job, summarize, write_summary
-from training.stage import StageJob, run_stage
+from training.stage import StageJob, global_steps, run_stage
 from training.types import CheckpointRecord, StageSummary
 
 
@@ -244,6 +246,68 @@ def test_a_clip_whose_loss_overflows_ends_the_stage_or_is_left_out_and_counted(t
     metrics = job.metrics_log.read()
     assert 0 < sum(values.get("skipped", 0) for values in metrics.values()) < 6
     assert all(torch.isfinite(weight).all() for weight in weights(job).values())
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte is wrong in a clip of either split."""
+    dataset = make_dataset(tmp_path_factory.mktemp("damaged"))
+    damage(dataset, "clip01", "clip05")
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def left_out(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> StageJob:
+    """A stage that has gone on without them."""
+    job = prepare(tmp_path_factory.mktemp("left-out"), "teacher", damaged, train_config(skip_broken=True))
+    run(job)
+    return job
+
+
+def test_a_damaged_sample_ends_the_stage_with_its_name(damaged: Path, tmp_path: Path) -> None:
+    what = r"clip clip0[15] of .* cannot be read: .*\.latents\.safetensors in shard tiny/000 is not what was written"
+    with pytest.raises(BrokenSampleError, match=what):
+        run(prepare(tmp_path, "teacher", damaged))
+
+
+def test_or_it_is_left_out_of_every_step_that_it_was_meant_for_and_counted(left_out: StageJob) -> None:
+    metrics, summary = left_out.metrics_log.read(), finished(left_out)
+    meant_for = [
+        sum(clip.clip_id == "clip01" for clip in step.clips)
+        for step in islice(global_steps(left_out, open_data(left_out.datasets).train), 6)
+    ]
+    assert [metrics[step].get("broken_samples", 0) for step in range(1, 7)] == meant_for
+    assert summary is not None
+    assert summary.num_broken_samples == sum(meant_for) > 0
+    assert [values["val_broken_samples"] for values in metrics.values() if "val_loss" in values] == [1, 1, 1]
+
+
+def test_a_stage_that_leaves_samples_out_goes_on_as_if_never_killed(
+    damaged: Path, left_out: StageJob, tmp_path: Path
+) -> None:
+    killed = prepare(tmp_path, "teacher", damaged, train_config(skip_broken=True))
+    with pytest.raises(Killed):
+        run(killed, killed_after=2)
+    run(killed)
+    assert read_record(killed.model_folder).weights_sha256 == read_record(left_out.model_folder).weights_sha256
+    for name in ("loss", "num_losses", "skipped", "broken_samples", "val_broken_samples"):
+        ours, theirs = ([values.get(name) for values in job.metrics_log.read().values()] for job in (killed, left_out))
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("stage", ["teacher", "direct"])
+def test_steps_without_a_clip_that_can_be_read_change_no_weight(tmp_path: Path, stage: StageName) -> None:
+    dataset = make_dataset(tmp_path / "dataset")
+    damage(dataset, *(f"clip{i:02}" for i in range(7)))
+    from_scratch = {**train_config().direct.model_dump(), "from_scratch": True, "trained": "all"}
+    job = prepare(tmp_path / "run", stage, dataset, train_config(skip_broken=True, direct=from_scratch))
+    summary = run(job)
+    metrics = job.metrics_log.read()
+    assert summary.num_broken_samples == 2 * summary.steps
+    assert [metrics[step]["skipped"] for step in range(1, summary.steps + 1)] == [1] * summary.steps
+    assert summary.at_start == {"val_broken_samples": 2}
+    begun = checkpoint.start_weights(MODEL, CODEC, init=None, seed=5)
+    assert summary.weights_sha256 == weights_sha256(begun.state_dict())
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(

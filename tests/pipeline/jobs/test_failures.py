@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pipeline.jobs.failures import Failure, explain, final_message, forget, message, note
+from training.batches import BrokenSampleError
 from training.nonfinite import NonFiniteError
 
 
@@ -12,6 +13,7 @@ from training.nonfinite import NonFiniteError
     ("error", "expected"),
     [
         (NonFiniteError("the loss of step 3 is nan (clips a, b)"), "the loss of step 3 is nan (clips a, b)"),
+        (BrokenSampleError("clip a of d cannot be read"), "clip a of d cannot be read"),
         (torch.OutOfMemoryError("CUDA out of memory"), "rank 1 ran out of memory: set train.engine.activation_check"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "rank 1 ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "rank 1: the disk is full at /x: free some space"),

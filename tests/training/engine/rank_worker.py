@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from preprocessing.samples import CodecRecord
+from training.broken_samples import stand_in, without_broken
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.config import EngineConfig, FlowConfig, MemoryConfig, ModelConfig, OptimizerConfig
 from training.engine.base import Engine, LearningRates, freeze_all_but_head, part_of
@@ -114,7 +115,7 @@ def settings(plan: str) -> StageSettings:
     return StageSettings(
         name=plan, objective=teacher_forcing if is_teacher(plan) else direct_forcing, seed=3, num_steps=4, memory_warmup_steps=0,
         flow=FlowConfig(), rope_mode="relative_start", optimizer=optimizer(), save_every=9, validate_every=9,
-        skip_nonfinite=False,
+        skip_nonfinite=False, skip_broken=False,
     )  # fmt: skip
 
 
@@ -220,6 +221,19 @@ def spoiled_case(case: Case) -> dict[str, object]:
     return {"message": message}
 
 
+def broken_case(case: Case) -> dict[str, object]:
+    """The gradient of a step the second half of whose clips cannot be read: the last rank has none but stand-ins."""
+    engine, wrapped = case.engine()
+    step, *_ = case.steps()
+    half = len(step.clips) // 2
+    planned = batches(step, engine.rank, engine.num_ranks)
+    ours = [stand_in(step, b.positions[0], CODEC, engine.device) if b.positions[0] >= half else b for b in planned]
+    step = without_broken(engine, step, ours)
+    loss = train_step(engine, settings(case.plan), step, ours, LossTable(5))
+    case.keep_gradients(engine, wrapped, "healthy")
+    return {"loss": loss, "broken": sorted(step.broken)}
+
+
 def poisoned_case(case: Case) -> dict[str, object]:
     """A step whose loss is finite and whose gradient is not, and the loss of the next."""
     engine, _ = case.engine()
@@ -313,8 +327,8 @@ def hang_case(case: Case) -> dict[str, object]:
 
 
 KINDS = {
-    "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "poisoned": poisoned_case,
-    "resume": resume_case, "go_on": go_on_case, "hang": hang_case, "warmup": warmup_case,
+    "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "broken": broken_case,
+    "poisoned": poisoned_case, "resume": resume_case, "go_on": go_on_case, "hang": hang_case, "warmup": warmup_case,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"bf16 {plan} {z}": ("gradients", plan, z, {"dtype": "bf16"}) for plan, z in IN_BF16},
             **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"broken {plan} {z}": ("broken", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
@@ -231,6 +233,22 @@ def test_a_step_that_is_left_out_leaves_no_trace(
     message = str(results[f"spoiled {plan} {zero_stage}"]["message"])
     assert "step 2 is nan" in message
     assert "clip1" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "zero_stage"), BOTH_STAGES)
+def test_two_ranks_have_the_gradient_of_the_clips_that_can_be_read(
+    out: Path, results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
+) -> None:
+    engine, module = plain(plan)
+    step, *_ = rank_worker.PLANS[plan]()
+    half = len(step.clips) // 2
+    healthy = replace(step, clips=step.clips[:half], num_segments=step.num_segments[:half])
+    loss = accumulate(engine, plan, healthy)
+    name = f"broken {plan} {zero_stage}"
+    assert largest_error(load_file(out / name / "healthy.safetensors"), gradients_of(module)) < 1e-6
+    assert results[name]["loss"] == pytest.approx(loss, rel=1e-6)
+    assert results[name]["broken"] == list(range(half, 2 * half))
 
 
 @pytest.mark.slow
