@@ -1,8 +1,9 @@
 """Settings of every step from raw video to shard: units, ranges and where a value comes from."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -17,6 +18,17 @@ Seconds = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(gt=0, multiple_of=16)]
+
+
+def _known_device(name: str) -> str:
+    # torch itself would say so only in a worker, when the weights are loaded
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("a device is cpu, mps, cuda, or cuda:N for one GPU")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
+"""Where torch computes; whether this machine has it shows when it is used."""
 
 
 class TableColumns(Settings):
@@ -220,7 +232,7 @@ class EncodeConfig(Settings):
     """(height, width) buckets; a clip takes the one nearest to its aspect ratio. Multiples of 16."""
     hunyuan: HunyuanPaths = HunyuanPaths()
     """Only read by the `hunyuan` codec."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """torch device of the codec."""
     max_attempts: Positive = 3
     """Deaths of the decoding child before a clip is `encode_failed`."""
@@ -254,7 +266,7 @@ class CaptionsConfig(Settings):
     """Whether a hub may be asked."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type that the model computes in."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """torch device of the model."""
     num_frames: Annotated[int, Field(ge=1, le=64)] = 8
     """Pictures that the model sees of a clip, spread evenly over it, at the size that is encoded."""

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from preprocessing.config import Positive, Settings, Share
+from preprocessing.config import Device, Positive, Settings, Share
 
 StageName = Literal["teacher", "direct", "student"]
 """Training stages; direct and student share their settings."""
@@ -221,6 +221,14 @@ class ValidationConfig(Settings):
     """The model's own samples that one-step approximations are held against before stage 2."""
 
 
+def _each_once_and_the_teacher_first(stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
+    if len(set(stages)) < len(stages):
+        raise ValueError("a stage runs once: name each one time")
+    if "teacher" in stages[1:]:
+        raise ValueError("the other stages begin from the teacher: name it first")
+    return stages
+
+
 class TrainConfig(Settings):
     """Everything about training but the model."""
 
@@ -244,8 +252,11 @@ class TrainConfig(Settings):
     """Stage 1."""
     direct: DirectConfig = DirectConfig()
     """Stage 2."""
-    stages: Annotated[tuple[StageName, ...], Field(min_length=1)] = ("teacher", "direct")
-    """What `longtake train` runs where no stage is named, in this order."""
+    stages: Annotated[tuple[StageName, ...], Field(min_length=1), AfterValidator(_each_once_and_the_teacher_first)] = (
+        "teacher",
+        "direct",
+    )
+    """What `longtake train` runs where no stage is named, in this order; each once, and the teacher first."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
     validation: ValidationConfig = ValidationConfig()
@@ -269,5 +280,5 @@ class GenerateConfig(Settings):
     """Guidance embedding (FramePack-F1 demo: 10)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the noise."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """torch device."""

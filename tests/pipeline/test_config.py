@@ -25,6 +25,18 @@ def test_every_recipe_loads_and_its_dump_reads_back_equal(name: str) -> None:
         ("model.preset=huge", "model.preset: input should be 'tiny', 'demo', 'small' or 'framepack_f1', got 'huge'"),
         ("encode.sizes_px=[[65, 64]]", "encode.sizes_px.0.0: input should be a multiple of 16, got 65"),
         ("train.direct.curriculum=[0]", "train.direct.curriculum.0: input should be greater than 0, got 0"),
+        ("train.stages=[teacher, teacher]", "train.stages: value error, a stage runs once: name each one time, got ["),
+        (
+            "train.stages=[direct, teacher]",
+            "train.stages: value error, the other stages begin from the teacher: name it",
+        ),
+        ("train.stages=[]", "train.stages: tuple should have at least 1 item"),
+        (
+            "generate.device=gpu",
+            "generate.device: value error, a device is cpu, mps, cuda, or cuda:n for one gpu, got 'gpu'",
+        ),
+        ("encode.device=cuda:x", "encode.device: value error, a device is cpu, mps, cuda"),
+        ("captions.device=CPU", "captions.device: value error, a device is cpu, mps, cuda"),
         ("clips.fps=2020-01-01", "clips.fps: input should be a valid number, got '2020-01-01'"),
         ("train.seed", "--set train.seed: expected key=value, for example decide.min_dynamism=0.5"),
     ],
