@@ -72,7 +72,7 @@ def run_training(
 
     Args:
         recipe: Its `model` and `train` sections count.
-        dataset_uris: Where the clips are.
+        dataset_uris: Where the clips are, as URIs or absolute paths: workers have another working directory.
         run_dir: Of the run, on a disk that all workers share.
         stage: ``teacher`` or ``direct``.
         init: Model folder, run or stage to begin from, see `prepare_job`.
@@ -85,8 +85,7 @@ def run_training(
         RuntimeError: If the workers failed more often than `MAX_FAILURES`.
     """
     run_dir = run_dir.resolve()
-    uris = [_absolute(uri) for uri in dataset_uris]
-    job = prepare_job(run_dir, stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+    job = prepare_job(run_dir, stage, model=recipe.model, train=recipe.train, dataset_uris=dataset_uris, init=init)
     summary = finished(job)
     if summary is not None:
         logger.info("%s stage of %s is finished: %d steps", stage, run_dir, summary.steps)
@@ -101,11 +100,6 @@ def run_training(
     on_end(summary)
     write_summary(job, summary)
     return summary
-
-
-def _absolute(uri: str) -> str:
-    """Workers have another working directory."""
-    return uri if "://" in uri else str(Path(uri).resolve())
 
 
 def _refuse_too_many_workers(job: StageJob) -> None:
