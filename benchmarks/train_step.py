@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.config import Recipe, build_recipe, load_recipe
 from pipeline.jobs.stage import train_stage
-from pipeline.tracking import Tracking
+from pipeline.tracking.tracked_run import Tracking
 from preprocessing.codecs.catalog import planned_record
 from tests.training.small_dataset import make_dataset
 from training.batches import current_versions, open_data, sample_reader, step_batches

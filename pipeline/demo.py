@@ -19,7 +19,8 @@ from pipeline.jobs.evaluate import evaluate_videos
 from pipeline.jobs.generate import GenerateRequest, generate_videos
 from pipeline.jobs.preprocess import preprocess
 from pipeline.jobs.stage import train_stage
-from pipeline.tracking import Tracking, default_uri, ui_command
+from pipeline.tracking.tracked_run import Tracking
+from pipeline.tracking.uris import default_uri, ui_command
 from preprocessing.clip_frames import read_clip_chunks
 from preprocessing.dataset import Dataset
 from preprocessing.isolation import IsolatedWorker

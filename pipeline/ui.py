@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from pipeline.tracking import ENVIRONMENT, OFF, SQLITE, without_secrets
+from pipeline.tracking.server import ENVIRONMENT
+from pipeline.tracking.uris import OFF, SQLITE, without_secrets
 
 
 def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:

@@ -86,7 +86,7 @@ def preprocess(
         _say_inputs(inputs, settings, limit, as_json)
         return
     from pipeline.jobs import preprocess as job
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     result = job.preprocess(
         inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
@@ -114,7 +114,7 @@ def scan(
         _say_inputs(inputs, settings, limit, as_json)
         return
     from pipeline.jobs import preprocess as job
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     result = job.scan_dataset(
         inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
@@ -154,7 +154,7 @@ def plan(
     if sheet is not None:
         raise ValueError("--sheet shows what other settings would change: add --dry-run")
     from pipeline.jobs import preprocess as job
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     result = job.plan_dataset(dataset, settings, address=address, tracking=Tracking(uri=tracking_uri, line=line))
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
@@ -176,7 +176,7 @@ def encode(
 ) -> None:
     """Encode the planned shards, and name the new version of the dataset; what --set changes is not stored."""
     from pipeline.jobs import preprocess as job
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     settings = dataset_recipe(dataset, recipe, overrides)
     if dry_run:

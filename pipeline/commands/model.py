@@ -76,7 +76,7 @@ def train(
     With --dry-run alone --dataset and --run may be left out: then the recipe says what would be trained on.
     """
     from pipeline.jobs.stage import train_stage
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     settings = (
         dataset_recipe(dataset[0], recipe, overrides) if dataset else load_recipe(recipe or "embedded", overrides or ())
@@ -191,7 +191,7 @@ def generate(
 ) -> None:
     """Make videos of any length from a start image and a prompt."""
     from pipeline.jobs import generate as job
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     settings = load_recipe(recipe or "embedded", overrides or ())
     if prompts is not None and (image is not None or prompt is not None):
@@ -234,7 +234,7 @@ def evaluate(
     """Score videos, measure their drift, write a report."""
     from evaluation.score import video_names
     from pipeline.jobs.evaluate import evaluate_videos
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     settings = load_recipe(recipe or "embedded", overrides or ())
     if dry_run:

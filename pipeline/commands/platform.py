@@ -118,7 +118,7 @@ def demo(
 ) -> None:
     """Run the whole line, from raw videos to a drift report, on rendered videos whose truth is known."""
     from pipeline.demo import run_demo
-    from pipeline.tracking import Tracking
+    from pipeline.tracking.tracked_run import Tracking
 
     summary = run_demo(
         videos=videos, out=out, recipe=load_recipe(recipe, overrides or ()), address=address,
@@ -151,7 +151,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", help="Port on loopback; 0 takes a free one.")] = 5000,
 ) -> int:
     """Open MLflow's page on the runs so far; Ctrl-C ends it."""
-    from pipeline.tracking import UI_FOLDER, default_uri
+    from pipeline.tracking.uris import UI_FOLDER, default_uri
     from pipeline.ui import serve_ui
 
     return serve_ui(tracking_uri or default_uri(UI_FOLDER), port, say)

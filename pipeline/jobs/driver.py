@@ -20,7 +20,7 @@ from pipeline.jobs.cluster import parallel_tasks, ray_cluster, refuse_impossible
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
-from pipeline.tracking import Tracking
+from pipeline.tracking.tracked_run import Tracking
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
@@ -329,7 +329,10 @@ def codec_settings(recipe: Recipe) -> str:
 def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:
     uri, summary = dataset.storage.uri, result.dataset
     home = Path(uri) if "://" not in uri else Path(gettempdir()) / "longtake" / fingerprint(uri)
-    run = tracking.open(kind="preprocess", run_key=summary.manifest or "", home=home, line=Path(uri).name)
+    run = tracking.open(
+        kind="preprocess", run_key=summary.manifest or "", home=home, line=Path(uri).name,
+        kept_in=f"report/report.json in {uri}",
+    )  # fmt: skip
     run.log_params({"recipe": recipe.description, "codec": recipe.encode.codec, "fps": recipe.clips.fps})
     run.set_tags(
         {"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": summary.manifest or ""}
@@ -342,7 +345,7 @@ def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking:
         run.log_dataset(name=Path(uri).name, manifest_sha256=summary.manifest, uri=uri)
     with _local_report(dataset) as folder:
         run.log_artifact(folder, folder="report")
-    run.finish("FINISHED")
+        run.finish("FINISHED")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from evaluation.types import VideoScores
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import Task, decoding_child, ray_cluster, refuse_impossible, run_bounded
 from pipeline.progress import Meter, progress
-from pipeline.tracking import Tracking
+from pipeline.tracking.tracked_run import Tracking
 
 
 def evaluate_videos(
@@ -86,7 +86,7 @@ def _score(folder: Path, name: str, settings: EvaluateConfig) -> VideoScores:
 def _track(
     figures: dict[str, float], out: Path, settings: EvaluateConfig, identity: str, line: str, tracking: Tracking
 ) -> None:
-    run = tracking.open(kind="evaluate", run_key=identity, home=out, line=line)
+    run = tracking.open(kind="evaluate", run_key=identity, home=out, line=line, kept_in=f"results.json in {out}")
     run.log_params(settings.model_dump())
     run.log_metrics_batch({0: figures})
     for file in ("index.html", "results.json"):

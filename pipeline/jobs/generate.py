@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import Task, ray_cluster, refuse_impossible, run_bounded
 from pipeline.progress import progress
-from pipeline.tracking import Tracking
+from pipeline.tracking.tracked_run import Tracking
 from preprocessing.codecs.catalog import load_codec, planned_record
 from preprocessing.shards import file_sha256
 from training.generation import generate, num_segments_for
@@ -296,7 +296,9 @@ def _track(
     line: str,
     tracking: Tracking,
 ) -> None:
-    run = tracking.open(kind="generate", run_key="", home=home, line=line)
+    run = tracking.open(
+        kind="generate", run_key="", home=home, line=line, kept_in=f"the .json file of each video in {home}"
+    )
     run.log_params({"model": read_record(model).weights_sha256[:16], **recipe.generate.model_dump()})
     run.set_tags({"longtake.weights_sha256": read_record(model).weights_sha256})
     for number, (request, video) in enumerate(made.items()):

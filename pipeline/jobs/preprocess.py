@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.config import Recipe
 from pipeline.decisions import refuse_other_scan_settings
 from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
-from pipeline.tracking import Tracking
+from pipeline.tracking.tracked_run import Tracking
 from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
 from preprocessing.encode import encode_fingerprint

@@ -8,7 +8,7 @@ from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.train import run_training
 from pipeline.progress import Meter, progress
-from pipeline.tracking import TrackedRun, Tracking
+from pipeline.tracking.tracked_run import TrackedRun, Tracking
 from training.config import StageName
 from training.run_folder import finished, prepare_job
 from training.stage import StageJob
@@ -36,7 +36,10 @@ def train_stage(
     summary = finished(job)
     if summary is not None:
         return summary
-    run = tracking.open(kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name)
+    run = tracking.open(
+        kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name,
+        kept_in=f"metrics.jsonl and stage.json in {job.folder}",
+    )  # fmt: skip
     _log_start(run, recipe, job)
     try:
         with ray_cluster(address), progress() as meters:

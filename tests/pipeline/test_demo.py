@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 from pipeline.config import Recipe, load_recipe
 from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
 from pipeline.demo_summary import DemoSummary
-from pipeline.tracking import Tracking, default_uri
+from pipeline.tracking.tracked_run import Tracking
+from pipeline.tracking.uris import default_uri
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.degenerate import degenerate_films
 from preprocessing.rendering.demo_set import write_film

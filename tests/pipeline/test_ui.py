@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import UI_FOLDER, default_uri, ui_command
+from pipeline.tracking.uris import UI_FOLDER, default_uri, ui_command
 from pipeline.ui import serve_ui
 
 SERVE = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1], int(sys.argv[2]), lambda a: print(a, flush=True)))"

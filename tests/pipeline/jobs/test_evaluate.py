@@ -9,7 +9,9 @@ from mlflow import MlflowClient
 from pipeline.config import load_recipe
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.evaluate import evaluate_videos
-from pipeline.tracking import RUNS_FILE, Tracking, default_uri
+from pipeline.tracking.lines import RUNS_FILE
+from pipeline.tracking.tracked_run import Tracking
+from pipeline.tracking.uris import default_uri
 from preprocessing.video_io.write import Mp4Writer
 
 
