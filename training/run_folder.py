@@ -1,6 +1,7 @@
 """A run directory: ``RUN/<stage>/`` for each stage, what it was begun with, and what came out of it."""
 
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from training.model.weights import RECORD_FILE, read_record
 from training.order import positions_of_rank, unused_clips
 from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps
 from training.types import CheckpointRecord, StageSummary
+
+logger = logging.getLogger(__name__)
 
 STAGE_FILE, SUMMARY_FILE, PIN_FILE = "stage.json", "summary.json", "pin"
 
@@ -113,6 +116,16 @@ def check_job(
     if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
         refuse_other_run(folder, stored, _record(job), allow_changed=train.checkpoint.allow_changed)
     return job
+
+
+def warn_if_nothing_is_held_out(job: StageJob) -> None:
+    """Says before a stage starts that it will show no `val_loss`."""
+    if not open_data(job.datasets).held_out:
+        logger.warning(
+            "no clip is held out, so the %s stage shows no val_loss and knows no best checkpoint: preprocess videos of more"
+            " groups, or the same again with a larger share of them held out, for example --set sources.eval_percent=20",
+            job.stage,
+        )
 
 
 def _record(job: StageJob) -> CheckpointRecord:

@@ -18,7 +18,7 @@ from preprocessing.storage import LocalStorage
 from preprocessing.verify import gc
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training.batches import open_data, sample_reader, step_batches
-from training.run_folder import finished, prepare_job, write_summary
+from training.run_folder import finished, prepare_job, warn_if_nothing_is_held_out, write_summary
 from training.stage import StageJob, global_steps
 from training.types import SegmentBatch, StageSummary
 
@@ -140,3 +140,14 @@ def test_a_dataset_that_cannot_be_pinned_is_trained_on_and_that_is_said(
     (folder / "pins").write_text("in the way")
     assert prepare(folder, tmp_path / "run").datasets[0].manifest == Dataset.open(str(folder)).record().manifest
     assert "cannot be pinned" in caplog.text
+
+
+def test_a_training_that_holds_nothing_out_says_so_and_what_to_set(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_if_nothing_is_held_out(prepare(make_dataset(tmp_path / "some", held_out=(2,)), tmp_path / "a"))
+    assert not caplog.records
+    warn_if_nothing_is_held_out(prepare(make_dataset(tmp_path / "none", held_out=()), tmp_path / "b"))
+    (record,) = caplog.records
+    assert "no clip is held out" in record.getMessage()
+    assert "--set sources.eval_percent=" in record.getMessage()
