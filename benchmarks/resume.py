@@ -79,6 +79,7 @@ def train(dataset: Path, run: Path, stage: str, zero_stage: int, init: Path | No
     order = "train.teacher.memory_dropout=0.3" if stage == "teacher" else "train.direct.curriculum=[1, 2]"
     settings = [
         "model.preset=tiny", "model.memory.width=24", "model.memory.num_heads=2", f"train.engine.zero_stage={zero_stage}",
+        "train.validation.video=null",
         f"train.{stage}.steps={STEPS}", f"train.{stage}.global_batch=2", f"train.checkpoint.every_steps={SAVE_EVERY}",
         f"train.engine.num_workers={num_workers}", "train.engine.cpus_per_worker=0.5", order,
     ]  # fmt: skip

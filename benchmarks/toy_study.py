@@ -71,6 +71,7 @@ QUIET = LoopCallbacks(
     before=dict,
     measure=lambda _step, _waited_s, _computed_s: {},
     updated=lambda _step: None,
+    make_video=lambda _step: None,
     save=lambda _step, _metrics: None,
 )
 """A study has nothing to log, and begins a row again that was killed."""

@@ -208,8 +208,19 @@ class CheckpointConfig(Settings):
     """Go on from a checkpoint although settings have changed since, where they leave the weights' shapes alone."""
 
 
+class VideoConfig(Settings):
+    """A video that the model makes, as it stands, of a held-out clip's first frame and prompt."""
+
+    every_steps: Positive
+    """Steps between videos; the first and last step always make one."""
+    num_segments: Positive = 4
+    """Its length. All ranks make all of it, and training waits for them."""
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0
+    """Guidance embedding; that of `generate` shows what the model would make there."""
+
+
 class ValidationConfig(Settings):
-    """Loss on held-out clips with fixed times and noise."""
+    """Loss on held-out clips with fixed times and noise, and a video with fixed noise."""
 
     every_steps: Positive = 100
     """Steps between validations; the first and last step always validate."""
@@ -218,7 +229,10 @@ class ValidationConfig(Settings):
     max_segments: Positive = 4
     """Leading segments of each that are scored."""
     sample: SampleConfig = SampleConfig()
-    """The model's own samples that one-step approximations are held against before stage 2."""
+    """How the model's own samples are made: those that one-step approximations are held against before stage 2, and the
+    segments of `video`."""
+    video: VideoConfig | None = None
+    """A video of the model every so many steps; None makes none."""
 
 
 def _each_once_and_the_teacher_first(stages: tuple[StageName, ...]) -> tuple[StageName, ...]:
@@ -260,7 +274,7 @@ class TrainConfig(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Saving."""
     validation: ValidationConfig = ValidationConfig()
-    """Held-out loss."""
+    """Held-out loss and video."""
 
     @model_validator(mode="after")
     def _an_average_is_exported_only_if_there_is_one(self) -> Self:

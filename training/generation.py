@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -43,10 +43,9 @@ def generate(
     out: Path,
     request: str,
 ) -> GeneratedVideo:
-    """Make a video of exactly ``round(seconds * fps)`` frames, and a JSON file beside it that says how.
+    """Make a video of exactly ``round(seconds * fps)`` frames, and a JSON file beside it that says how: see `write_video`.
 
-    Frame 0 is the start image's latent, decoded. The video grows under ``OUT.part``, which plays at any moment, and
-    gets its name when it is whole.
+    Frame 0 is the start image's latent, decoded.
 
     Args:
         model: From `load_for_generate`.
@@ -67,16 +66,36 @@ def generate(
         raise ValueError(f"{seconds} s at {record.fps} fps is less than one frame")
     height_px, width_px = nearest_size(image_HWC.shape[0], image_HWC.shape[1], record.sizes_px)
     picture = cover(image_HWC, height_px, width_px)
-    video = _describe(num_frames, record.fps, prompt, settings.seed)
+    video = describe(num_frames, record.fps, prompt, settings.seed)
     frames = _frames(model, record, codec, picture, prompt, settings, num_segments=video.num_segments)
+    made_by = {"weights_sha256": record.weights_sha256, "codec_id": record.codec.codec_id, **record.model.model_dump()}
+    details = {"settings": settings.model_dump(), "model": made_by, "request": request}
+    write_video(islice(frames, num_frames), out, video, (height_px, width_px), details)
+    return video
+
+
+def write_video(
+    frames: Iterable[Picture], out: Path, video: GeneratedVideo, size_px: tuple[int, int], details: Mapping[str, object]
+) -> None:
+    """Write a video, and a JSON file beside it that says how it was made.
+
+    The video grows under ``OUT.part``, which plays at any moment, and gets its name when it is whole.
+
+    Args:
+        frames: As many as `video` says, of `size_px`.
+        out: The mp4 file; its folder must exist.
+        video: Written into the JSON.
+        size_px: Height and width.
+        details: What else stands there; JSON values.
+    """
+    height_px, width_px = size_px
     part = out.with_name(out.name + ".part")
-    with Mp4Writer(part, fps=record.fps, width_px=width_px, height_px=height_px) as writer:
-        for frame in islice(frames, num_frames):
+    with Mp4Writer(part, fps=video.fps, width_px=width_px, height_px=height_px) as writer:
+        for frame in frames:
             writer.write(frame)
     out.with_suffix(".json").unlink(missing_ok=True)  # of an older video: a record never stands beside another video
     part.replace(out)
-    _write_record(out.with_suffix(".json"), video, record, settings, (height_px, width_px), request)
-    return video
+    _write_record(out.with_suffix(".json"), asdict(video) | {"size_px": size_px, **details})
 
 
 def num_segments_for(num_frames: int) -> int:
@@ -111,7 +130,8 @@ def _batch_of_one(array: NDArray[np.float32] | NDArray[np.int64], device: torch.
     return torch.from_numpy(np.array(array))[None].to(device)
 
 
-def _describe(num_frames: int, fps: float, prompt: str, seed: int) -> GeneratedVideo:
+def describe(num_frames: int, fps: float, prompt: str, seed: int) -> GeneratedVideo:
+    """What a video of so many frames will be: the start image, then segments."""
     starts = range(1, num_frames, FRAMES_PER_SEGMENT)
     return GeneratedVideo(
         num_frames=num_frames,
@@ -157,16 +177,7 @@ def _frames(
     return codec.decode_stream(chunks())
 
 
-def _write_record(
-    path: Path,
-    video: GeneratedVideo,
-    record: ModelRecord,
-    settings: GenerateConfig,
-    size_px: tuple[int, int],
-    request: str,
-) -> None:
-    model = {"weights_sha256": record.weights_sha256, "codec_id": record.codec.codec_id, **record.model.model_dump()}
-    values = asdict(video) | {"size_px": size_px, "settings": settings.model_dump(), "model": model, "request": request}
+def _write_record(path: Path, values: Mapping[str, object]) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from preprocessing.members import StoredSample
 from training.batches import SampleReader, clip_batch
 from training.broken_samples import HealthyReader, readable
 from training.config import TrainConfig
@@ -51,6 +52,15 @@ class HeldOutClips:
         found = figures(len(places), lambda i: self._batch(places[i], engine)) if places else {}
         num_broken = len(self.rows) - len(places)
         return {**found, "val_broken_samples": float(num_broken)} if num_broken else found
+
+    def first(self, engine: Engine) -> StoredSample | None:
+        """The first that every rank can read, None if there is none; all ranks must call it.
+
+        Raises:
+            BrokenSampleError: If it cannot be read and broken ones are not left out.
+        """
+        places = self._places(engine)
+        return self.read(self.rows[places[0]]) if places else None
 
     def _places(self, engine: Engine) -> Sequence[int]:
         if self.read_healthy is None or not self.rows:

@@ -47,6 +47,7 @@ class StageSettings:
         validate_every: Steps between validations.
         skip_nonfinite: Leave out steps whose loss or gradient is not finite.
         skip_broken: Some clips may be missing from the batches of a step, or have a stand-in there.
+        video_every: Steps between videos; None makes none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class StageSettings:
     skip_broken: bool
     teacher: Objective = teacher_forcing
     update: Literal["clip", "segment"] = "clip"
+    video_every: int | None = None
 
     def objective_of(self, step: GlobalStep) -> Objective:
         """What a step trains."""
@@ -79,6 +81,8 @@ class LoopCallbacks:
         before: What else is measured, before the first step alone.
         measure: (step, seconds that it waited for its batches, seconds that it computed) to metrics.
         updated: (optimizer steps done), after a step that changed the weights.
+        make_video: (optimizer steps done), shows what the model makes now; before the checkpoint of the same step, so that
+            a run that goes on from there has the video.
         save: (optimizer steps done, metrics of the last), writes a checkpoint.
     """
 
@@ -87,6 +91,7 @@ class LoopCallbacks:
     before: Callable[[], Metrics]
     measure: Callable[[GlobalStep, float, float], Metrics]
     updated: Callable[[int], None]
+    make_video: Callable[[int], None]
     save: Callable[[int, Metrics], None]
 
 
@@ -111,6 +116,7 @@ def train(
     for planned, batches in clock.waiting(work):
         if planned.step == 0:
             callbacks.report(0, {**callbacks.validate(), **callbacks.before()})
+            _make_video_if_due(0, settings, callbacks)
         done = planned.step + 1
         with clock.computing():
             step = without_broken(engine, planned, batches) if settings.skip_broken else planned
@@ -118,6 +124,7 @@ def train(
         metrics |= callbacks.measure(step, clock.waited_s, clock.computed_s)
         metrics |= callbacks.validate() if _is_due(done, settings.validate_every, settings.num_steps) else {}
         callbacks.report(done, metrics)
+        _make_video_if_due(done, settings, callbacks)
         if _is_due(done, settings.save_every, settings.num_steps):
             callbacks.save(done, metrics)
 
@@ -161,6 +168,11 @@ def _broken_samples(step: GlobalStep) -> Metrics:
 
 def _is_due(done: int, every: int, num_steps: int) -> bool:
     return done % every == 0 or done == num_steps
+
+
+def _make_video_if_due(done: int, settings: StageSettings, callbacks: LoopCallbacks) -> None:
+    if settings.video_every is not None and _is_due(done, settings.video_every, settings.num_steps):
+        callbacks.make_video(done)
 
 
 def update_weights(

@@ -1,12 +1,12 @@
 """One training stage, from datasets to a model folder: what every rank runs, with or without a cluster.
 
-A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl``, the checkpoints, and in the end
-``model/`` and ``summary.json``.
+A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl``, the checkpoints, ``videos/`` if there
+are any, and in the end ``model/`` and ``summary.json``.
 """
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -33,6 +33,7 @@ from training.objectives.student_forcing import student_forcing
 from training.objectives.teacher_forcing import teacher_forcing_with
 from training.one_step_gap import one_step_gap, warn_if_far
 from training.order import plan_hash, teacher_steps
+from training.sampled_video import SampledVideo, sample_video, save_video
 from training.speed import Speed
 from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
 from training.workload import Workload
@@ -68,6 +69,11 @@ class StageJob:
     def model_folder(self) -> Path:
         """What the stage is for."""
         return self.folder / "model"
+
+    @property
+    def videos(self) -> Path:
+        """What the model made while it trained, see `training.sampled_video`."""
+        return self.folder / "videos"
 
     @property
     def metrics_log(self) -> MetricsLog:
@@ -164,9 +170,21 @@ def _train_from(
     if log is not None:
         log.truncate(done)
 
+    def averaged() -> AbstractContextManager[None]:
+        return ema.swapped() if ema is not None else nullcontext()
+
     def validate_average(num_clips: int, load: LoadClip) -> Metrics:
-        with ema.swapped() if ema is not None else nullcontext():
+        with averaged():
             return validate(engine, settings, num_clips, load)
+
+    def make_video(step: int) -> None:
+        sample = held_out.first(engine)
+        if sample is None:
+            return
+        with averaged():
+            video = sample_video(engine, settings, sample, data, job.train.validation, step)
+        if engine.rank == 0:
+            _keep(video, job.videos)
 
     gap = partial(_one_step_gap, job, engine, settings)
     speed = Speed(workload=_workload(job, data), num_ranks=engine.num_ranks, device=engine.device)
@@ -176,6 +194,7 @@ def _train_from(
         before=partial(held_out.measure, engine, gap) if job.stage == "direct" else dict,
         measure=lambda step, waited_s, computed_s: speed.metrics(step, waited_s=waited_s, computed_s=computed_s),
         updated=ema.update if ema is not None else lambda _step: None,
+        make_video=make_video,
         save=save,
     )
     steps = islice(global_steps(job, data.train, start=done), settings.num_steps - done)
@@ -195,6 +214,14 @@ def _one_step_gap(job: StageJob, engine: Engine, settings: StageSettings, num_cl
     return figures
 
 
+def _keep(video: SampledVideo, folder: Path) -> None:
+    """A run does not end because there is no room for a video."""
+    try:
+        save_video(video, folder)
+    except OSError as error:
+        logger.warning("the video of step %d is lost: %s", video.step, error)
+
+
 def _work(
     steps: Iterator[GlobalStep], batches_of: Callable[..., tuple[SegmentBatch, ...]], engine: Engine
 ) -> Iterator[tuple[GlobalStep, tuple[SegmentBatch, ...]]]:
@@ -208,6 +235,7 @@ def _workload(job: StageJob, data: TrainingData) -> Workload:
 
 def stage_settings(job: StageJob) -> StageSettings:
     """What the loop needs of a job."""
+    video = job.train.validation.video
     return StageSettings(
         name=job.stage,
         objective=_objective(job),
@@ -223,6 +251,7 @@ def stage_settings(job: StageJob) -> StageSettings:
         update="clip" if job.stage == "teacher" else job.train.direct.update,
         skip_nonfinite=job.train.skip_nonfinite,
         skip_broken=job.train.skip_broken,
+        video_every=None if video is None else video.every_steps,
     )
 
 

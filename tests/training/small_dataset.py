@@ -81,7 +81,7 @@ def make_sample(
             clip_pooled_D=data(codec.pooled_dim),
         ),
         siglip_ND=data(codec.image_tokens, codec.image_dim),
-        metadata={"codec": asdict(codec)},
+        metadata={"codec": asdict(codec), "caption": f"the caption of {key}"},
     )
 
 

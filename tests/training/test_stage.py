@@ -7,16 +7,18 @@ import torch
 
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training import checkpoint
-from training.batches import BrokenSampleError, open_data
-from training.checkpoint import step_folder, write_checkpoint
+from training.batches import BrokenSampleError, open_data, sample_reader
+from training.checkpoint import Weights, step_folder, write_checkpoint
 from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
 from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError
+from training.objectives.base import ObjectiveModule
 from training.run_folder import export_stage, finished, prepare_job, summarize, write_summary
-from training.stage import StageJob, global_steps, run_stage
+from training.sampled_video import SampledVideo, load_video, sample_video, saved_videos
+from training.stage import StageJob, global_steps, run_stage, stage_settings
 from training.types import CheckpointRecord, StageSummary
 
 
@@ -223,6 +225,73 @@ def test_the_live_weights_are_those_of_a_run_without_an_average(
     run(job)
     assert read_record(job.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
     assert job.metrics_log.read()[6]["val_loss"] != teacher.metrics_log.read()[6]["val_loss"]
+
+
+def with_videos(**changes: object) -> TrainConfig:
+    """Videos of two segments after every fourth of six steps."""
+    video = {"every_steps": 4, "num_segments": 2}
+    validation = {**train_config().validation.model_dump(), "sample": {"num_inference_steps": 2}, "video": video}
+    return train_config(validation=validation, **changes)
+
+
+@pytest.fixture(scope="module")
+def shown(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> StageJob:
+    """The teacher once more, with videos."""
+    job = prepare(tmp_path_factory.mktemp("shown"), "teacher", dataset, with_videos())
+    run(job)
+    return job
+
+
+def test_the_weights_are_to_the_byte_those_of_a_run_without_videos(teacher: StageJob, shown: StageJob) -> None:
+    assert read_record(shown.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
+    assert not teacher.videos.exists()
+
+
+def test_each_video_is_of_the_weights_of_its_step_and_begins_as_the_others(shown: StageJob) -> None:
+    first, second, last = (load_video(path) for path in saved_videos(shown.videos))
+    assert (first.step, second.step, last.step) == (0, 4, 6)
+    assert torch.equal(first.start_latent_CTHW, last.start_latent_CTHW)
+    assert not torch.equal(first.segments_CTHW, second.segments_CTHW)
+    assert not torch.equal(second.segments_CTHW, last.segments_CTHW)
+
+
+def test_a_killed_stage_has_the_videos_of_an_undisturbed_one(dataset: Path, shown: StageJob, tmp_path: Path) -> None:
+    job = prepare(tmp_path, "teacher", dataset, with_videos())
+    with pytest.raises(Killed):
+        run(job, killed_after=4)
+    run(job)
+    ours, expected = saved_videos(job.videos), saved_videos(shown.videos)
+    assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in expected]
+
+
+def test_where_there_is_an_average_the_video_is_made_by_it(dataset: Path, tmp_path: Path) -> None:
+    """The last one is that of the exported average, and not of the exported live weights."""
+    job = prepare(tmp_path, "teacher", dataset, with_videos(ema_decay=0.5))
+    run(job)
+    made = load_video(saved_videos(job.videos)[-1]).segments_CTHW
+    average, live = (sampled_by(job, kept, tmp_path / kept).segments_CTHW for kept in ("ema", "live"))
+    torch.testing.assert_close(made, average, rtol=0, atol=1e-5)
+    assert (made - live).abs().max() > 0.01
+
+
+def sampled_by(job: StageJob, kept: Weights, folder: Path) -> SampledVideo:
+    """What the last weights of a stage, exported, make of the same clip."""
+    export_stage(job.folder.parent, "teacher", folder, weights=kept, step=None)
+    data = open_data(job.datasets)
+    clip = sample_reader()(validation_clips(data.held_out, job.train)[0])
+    module = ObjectiveModule(load_model(folder, dtype=torch.float32)[0])
+    engine = PlainEngine(module, job.settings.optimizer)
+    return sample_video(engine, stage_settings(job), clip, data, job.train.validation, job.settings.steps)
+
+
+def test_a_video_that_cannot_be_kept_does_not_end_the_run(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_step = {**train_config().teacher.model_dump(), "steps": 1}
+    job = prepare(tmp_path, "teacher", dataset, with_videos(teacher=one_step))
+    job.videos.write_text("no folder")
+    assert run(job).steps == 1
+    assert "the video of step 1 is lost: " in caplog.text
 
 
 def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Path, tmp_path: Path) -> None:

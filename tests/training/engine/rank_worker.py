@@ -19,7 +19,16 @@ from torch import Tensor, nn
 from preprocessing.samples import CodecRecord
 from training.broken_samples import stand_in, without_broken
 from training.checkpoint import read_checkpoint, write_checkpoint
-from training.config import EngineConfig, FlowConfig, MemoryConfig, ModelConfig, OptimizerConfig
+from training.config import (
+    EngineConfig,
+    FlowConfig,
+    MemoryConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SampleConfig,
+    ValidationConfig,
+    VideoConfig,
+)
 from training.engine.base import Engine, LearningRates, freeze_all_but_head, part_of
 from training.engine.ema import Ema
 from training.engine.fragments import StoredFragments, load_fragments
@@ -33,6 +42,7 @@ from training.objectives.base import ObjectiveModule, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
 from training.order import backwards_per_rank, keyed_normals, stacks_of_rank
+from training.sampled_video import sample_segments
 from training.types import CheckpointRecord, ClipRow, Condition, GlobalStep, RandomKey, SegmentBatch
 
 HANG_EXIT_CODE = 70
@@ -232,6 +242,24 @@ def broken_case(case: Case) -> dict[str, object]:
     loss = train_step(engine, settings(case.plan), step, ours, LossTable(5))
     case.keep_gradients(engine, wrapped, "healthy")
     return {"loss": loss, "broken": sorted(step.broken)}
+def video_case(case: Case) -> dict[str, object]:
+    """A step, what the model makes of a start image then, and the gradient of the next step."""
+    engine, wrapped = case.engine()
+    first, second, *_ = case.steps()
+    case.take(engine, first)
+    segments = sampled_start(engine, case.plan)
+    case.accumulate(engine, second)
+    case.keep_gradients(engine, wrapped, "second")
+    return {"segments": segments.flatten().tolist()}
+
+
+def sampled_start(engine: Engine, plan: str) -> Tensor:
+    """Two segments after the start image of the plan's first clip."""
+    step = GlobalStep(step=0, clips=(clip(0, 1),), num_segments=(1,), segment_index=None, use_memory=True)
+    config = ValidationConfig(
+        sample=SampleConfig(num_inference_steps=2), video=VideoConfig(every_steps=1, num_segments=2)
+    )
+    return sample_segments(engine, settings(plan), batches(step, 0, 1)[0], config)
 
 
 def poisoned_case(case: Case) -> dict[str, object]:
@@ -328,7 +356,8 @@ def hang_case(case: Case) -> dict[str, object]:
 
 KINDS = {
     "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "broken": broken_case,
-    "poisoned": poisoned_case, "resume": resume_case, "go_on": go_on_case, "hang": hang_case, "warmup": warmup_case,
+    "poisoned": poisoned_case, "video": video_case, "resume": resume_case, "go_on": go_on_case, "hang": hang_case,
+    "warmup": warmup_case,
 }  # fmt: skip
 
 

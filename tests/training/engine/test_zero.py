@@ -94,6 +94,7 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"broken {plan} {z}": ("broken", plan, z, {}) for plan, z in BOTH_STAGES},
+            **{f"video {z}": ("video", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"poisoned {z}": ("poisoned", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"warmup {z}": ("warmup", "teacher", z, {}) for z in ZERO_STAGES},
             **{f"resume {plan} {z}": ("resume", plan, z, {}) for plan, z in BOTH_STAGES},
@@ -210,6 +211,22 @@ def test_the_average_of_partitioned_weights_is_that_of_whole_ones(
     stored = StoredFragments(out / f"average {plan} {zero_stage}", num_ranks=2)
     for fragment in engine.fragments:
         torch.testing.assert_close(whole(stored, EMA, fragment.name, fragment.weight), fragment.tensors[EMA])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+def test_a_video_between_two_steps_is_that_of_one_process_and_leaves_no_trace(
+    out: Path, results: Mapping[str, Mapping[str, object]], zero_stage: int
+) -> None:
+    engine, module = plain("teacher")
+    first, second, *_ = rank_worker.PLANS["teacher"]()
+    accumulate(engine, "teacher", first)
+    engine.step(rank_worker.RATES)
+    expected = rank_worker.sampled_start(engine, "teacher")
+    accumulate(engine, "teacher", second)
+    name = f"video {zero_stage}"
+    torch.testing.assert_close(torch.tensor(results[name]["segments"]), expected.flatten(), rtol=1e-5, atol=1e-5)
+    assert largest_error(load_file(out / name / "second.safetensors"), gradients_of(module)) < 1e-6
 
 
 def whole(stored: StoredFragments, kind: str, name: str, like: Tensor) -> Tensor:
