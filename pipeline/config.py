@@ -44,7 +44,7 @@ class ClusterConfig(Settings):
     cpus_per_task: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that one scan or encode task sets aside."""
     gpus_per_encode: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs that one encode task sets aside."""
+    """GPUs that one encode task sets aside, and one that decodes what a model makes while it trains."""
     wave_sources: Positive = 256
     """Sources scanned before their clips are planned and encoded."""
 

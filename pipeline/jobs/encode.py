@@ -65,7 +65,7 @@ def _remote(function: Callable[..., object], recipe: Recipe) -> Any:  # noqa: AN
 
 
 def _codec_record(settings: EncodeConfig) -> CodecRecord:
-    return _codec(settings.model_dump_json()).record
+    return worker_codec(settings).record
 
 
 def _encode(
@@ -75,7 +75,7 @@ def _encode(
     worker = decoding_child(limits.progress_timeout_s, limits.memory_limit_mb)
     return encode_shard(
         shard,
-        codec=_codec(settings.model_dump_json()),
+        codec=worker_codec(settings),
         worker=worker,
         storage=storage,
         settings=settings,
@@ -107,7 +107,11 @@ def _folder_of_this_worker(parent: Path) -> Path:
     return parent / str(os.getpid())
 
 
+def worker_codec(settings: EncodeConfig) -> Codec:
+    """The codec of this Ray worker, loaded once."""
+    return _codec(settings.model_dump_json())
+
+
 @cache
 def _codec(settings_json: str) -> Codec:
-    """The codec of this Ray worker, loaded once."""
     return load_codec(EncodeConfig.model_validate_json(settings_json))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import ray_cluster
+from pipeline.jobs.sampled_videos import ScoredVideo
 from pipeline.jobs.train import run_training
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import TrackedRun, Tracking
@@ -52,6 +53,7 @@ def train_stage(
                 stage=stage,
                 init=init,
                 on_metrics=seen.take,
+                on_video=seen.show,
                 on_end=lambda summary: _log_end(run, job, summary),
             )
     except BaseException:
@@ -65,7 +67,7 @@ def absolute_uris(dataset_uris: Sequence[str]) -> list[str]:
 
 
 class _Seen:
-    """Hands metrics to the tracked run and to the meter."""
+    """Hands metrics and videos to the tracked run, and says on the meter how far the stage is."""
 
     def __init__(self, run: TrackedRun, meter: Meter) -> None:
         self._run, self._meter = run, meter
@@ -76,6 +78,11 @@ class _Seen:
         last = metrics[max(metrics)] if metrics else {}
         note = f"loss {last['loss']:.3f}" if "loss" in last else ""
         self._meter.advance(sum(step > 0 for step in metrics), note)
+
+    def show(self, video: Path, scored: ScoredVideo) -> None:
+        """A video that the model made, and what it is worth."""
+        self._run.log_artifact(video, folder="videos")
+        self._run.log_metrics_batch({scored.step: scored.figures})
 
 
 def _log_start(run: TrackedRun, recipe: Recipe, job: StageJob) -> None:

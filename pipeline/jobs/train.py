@@ -24,7 +24,9 @@ from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from pipeline.config import Recipe
 from pipeline.jobs import failures
 from pipeline.jobs.cluster import is_shared_cluster
+from pipeline.jobs.sampled_videos import OnVideo, SampledVideos, refuse_impossible_videos
 from preprocessing.process_folder import process_folder
+from training.batches import open_data
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
@@ -66,17 +68,19 @@ def run_training(
     stage: StageName,
     init: Path | None,
     on_metrics: OnMetrics,
+    on_video: OnVideo = lambda _video, _scored: None,
     on_end: OnEnd = lambda _: None,
 ) -> StageSummary:
     """Run one stage to its end; the same call goes on where an earlier one was stopped. Ray must be initialised.
 
     Args:
-        recipe: Its `model` and `train` sections count.
+        recipe: Its `model` and `train` sections count; for videos of the model `encode`, `evaluate` and `cluster` too.
         dataset_uris: Where the clips are, as URIs or absolute paths: workers have another working directory.
         run_dir: Of the run, on a disk that all workers share.
         stage: ``teacher`` or ``direct``.
         init: Model folder, run or stage to begin from, see `prepare_job`.
         on_metrics: Gets the curves while they grow, in the driver, from a thread of its own.
+        on_video: Gets videos of the model while they come, in the driver, from the same thread or the caller's.
         on_end: Gets the summary before it is stored, which is what makes the stage finished: whoever kills the driver in
             between has `on_end` called again by the next call.
 
@@ -92,9 +96,12 @@ def run_training(
         on_metrics(job.metrics_log.read())
         return summary
     _refuse_too_many_workers(job)
+    _check_videos(job, recipe)
     _clean_up(job)
-    with _following(job, on_metrics):
+    videos = SampledVideos(job.videos, recipe, on_video)
+    with _following(job, on_metrics, videos):
         _fit(job)
+    videos.finish()
     prune(job.checkpoints, job.train.checkpoint)
     summary = summarize(job)
     on_end(summary)
@@ -111,6 +118,15 @@ def _refuse_too_many_workers(job: StageJob) -> None:
             f"{engine.num_workers} workers with {engine.cpus_per_worker:g} CPUs each on a machine that offers {cpus:g};"
             f" set train.engine.cpus_per_worker={cpus / engine.num_workers:g}"
         )
+
+
+def _check_videos(job: StageJob, recipe: Recipe) -> None:
+    """Say before the first step what will not be there after the last."""
+    if job.train.validation.video is None:
+        return
+    refuse_impossible_videos(recipe)
+    if not open_data(job.datasets).held_out:
+        logger.warning("no clip is held out, so the model makes no videos while it trains; see sources.eval_percent")
 
 
 def _clean_up(job: StageJob) -> None:
@@ -251,10 +267,10 @@ def _report_checkpoint(job: StageJob, local: Path, engine: Engine, record: Check
 
 
 @contextmanager
-def _following(job: StageJob, on_metrics: OnMetrics) -> Iterator[None]:
-    """Hands new lines of the stage's metrics to a callback while the block runs, and the last ones at its end."""
+def _following(job: StageJob, on_metrics: OnMetrics, videos: SampledVideos) -> Iterator[None]:
+    """Hands over new lines of the stage's metrics while the block runs, and the last ones at its end; and videos meanwhile."""
     stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(job, on_metrics, stop), name="metrics", daemon=True)
+    thread = threading.Thread(target=_follow, args=(job, on_metrics, videos, stop), name="metrics", daemon=True)
     thread.start()
     try:
         yield
@@ -263,7 +279,7 @@ def _following(job: StageJob, on_metrics: OnMetrics) -> Iterator[None]:
         thread.join()
 
 
-def _follow(job: StageJob, on_metrics: OnMetrics, stop: threading.Event) -> None:
+def _follow(job: StageJob, on_metrics: OnMetrics, videos: SampledVideos, stop: threading.Event) -> None:
     seen: set[int] = set()
     offset, ended = 0, False
     while not ended:
@@ -273,3 +289,4 @@ def _follow(job: StageJob, on_metrics: OnMetrics, stop: threading.Event) -> None
         seen |= new.keys()
         if new:
             on_metrics(new)
+        videos.look()

@@ -19,7 +19,8 @@ from preprocessing.samples import PlannedClip, Split
 TINY = (
     "model.preset=tiny", "train.teacher.steps=2", "train.direct.steps=2", "train.engine.num_workers=1",
     "train.teacher.global_batch=1", "train.direct.global_batch=1", "train.validation.num_clips=1",
-    "generate.num_inference_steps=2", "clips.max_segments=1",
+    "generate.num_inference_steps=2", "clips.max_segments=1", "train.validation.sample.num_inference_steps=1",
+    "train.validation.video.every_steps=2", "train.validation.video.num_segments=1",
 )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
 
 
 def _assert_tracked(uri: str, *, line: str, manifest: str) -> None:
-    """One parent, one child a step; parameters, curves, artifacts, and the dataset version that was trained on."""
+    """One parent, one child a step; parameters, curves, videos of the model, and the dataset version that was trained on."""
     client = MlflowClient(uri)
     (experiment,) = client.search_experiments(filter_string="name = 'longtake'")
     runs = {run.data.tags["longtake.kind"]: run for run in client.search_runs([experiment.experiment_id])}
@@ -109,6 +110,11 @@ def _assert_tracked(uri: str, *, line: str, manifest: str) -> None:
     assert [file.path for file in report] == ["report/index.html", "report/report.json"]
     teacher, direct = runs["train-teacher"], runs["train-direct"]
     assert [point.step for point in client.get_metric_history(teacher.info.run_id, "loss")] == [1, 2]
+    for run in (teacher, direct):
+        videos = [file.path for file in client.list_artifacts(run.info.run_id, "videos")]
+        assert videos == ["videos/step-00000000.mp4", "videos/step-00000002.mp4"]
+        for name in ("sample/ref/contrast", "sample/ref/contrast/drift"):
+            assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == [0, 2]
     for run in (runs["preprocess"], teacher, direct):
         (dataset,) = run.inputs.dataset_inputs
         assert manifest.startswith(dataset.dataset.digest)
