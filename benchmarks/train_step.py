@@ -191,7 +191,7 @@ def whole_steps(work: Path, num_steps: int) -> dict[str, object]:
                 "engine": {"num_workers": 1, "zero_stage": 1},
                 "teacher": {"steps": num_steps, "memory_dropout": 0.0},
                 "checkpoint": {"every_steps": num_steps},
-                "validation": {"every_steps": num_steps, "num_clips": 1, "max_segments": 1},
+                "validation": {"every_steps": num_steps, "num_clips": 1, "max_segments": 1, "video": None},
             },
         }
     )

@@ -12,6 +12,7 @@ from training.checkpoint import Weights, step_folder, write_checkpoint
 from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine
+from training.held_out import validation_clips
 from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError

@@ -242,6 +242,8 @@ def broken_case(case: Case) -> dict[str, object]:
     loss = train_step(engine, settings(case.plan), step, ours, LossTable(5))
     case.keep_gradients(engine, wrapped, "healthy")
     return {"loss": loss, "broken": sorted(step.broken)}
+
+
 def video_case(case: Case) -> dict[str, object]:
     """A step, what the model makes of a start image then, and the gradient of the next step."""
     engine, wrapped = case.engine()
