@@ -122,8 +122,8 @@ def warn_if_nothing_is_held_out(job: StageJob) -> None:
     """Says before a stage starts that it will show no `val_loss`."""
     if not open_data(job.datasets).held_out:
         logger.warning(
-            "no clip is held out, so the %s stage shows no val_loss and knows no best checkpoint: preprocess videos of more"
-            " groups, or the same again with a larger share of them held out, for example --set sources.eval_percent=20",
+            "no clip is held out, so the %s stage shows no val_loss and no videos, and knows no best checkpoint: preprocess"
+            " videos of more groups, or the same again with a larger share of them held out, for example --set sources.eval_percent=20",
             job.stage,
         )
 

@@ -26,7 +26,6 @@ from pipeline.jobs import failures
 from pipeline.jobs.cluster import is_shared_cluster
 from pipeline.jobs.sampled_videos import OnVideo, SampledVideos, refuse_impossible_videos
 from preprocessing.process_folder import process_folder
-from training.batches import open_data
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
@@ -96,7 +95,8 @@ def run_training(
         on_metrics(job.metrics_log.read())
         return summary
     _refuse_too_many_workers(job)
-    _check_videos(job, recipe)
+    if job.train.validation.video is not None:
+        refuse_impossible_videos(recipe)
     _clean_up(job)
     videos = SampledVideos(job.videos, recipe, on_video)
     with _following(job, on_metrics, videos):
@@ -120,15 +120,6 @@ def _refuse_too_many_workers(job: StageJob) -> None:
         )
 
 
-def _check_videos(job: StageJob, recipe: Recipe) -> None:
-    """Say before the first step what will not be there after the last."""
-    if job.train.validation.video is None:
-        return
-    refuse_impossible_videos(recipe)
-    if not open_data(job.datasets).held_out:
-        logger.warning("no clip is held out, so the model makes no videos while it trains; see sources.eval_percent")
-
-
 def _clean_up(job: StageJob) -> None:
     """Leave only whole checkpoints of an earlier attempt."""
     job.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -148,6 +139,9 @@ class _Trainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback,) if is_shared_cluster() else (DatasetsCallback, PlacementGroupCleanerCallback)
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, unused)]
+
+    def _register_sigint_handler(self, controller: object) -> None:
+        """Ctrl-C stays Python's: Ray's handler outlives the training, swallows what comes after it, and ends in status 1."""
 
 
 def _fit(job: StageJob) -> None:

@@ -1,4 +1,5 @@
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,10 +76,12 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
         write_film(film, videos, seed=0)
     (videos / "broken.mp4").write_text("no video")
     recipe = load_recipe("demo", TINY)
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
 
     first, second = (_demo(videos, tmp_path / "demo", recipe) for _ in range(2))
 
     assert [step.name for step in first.steps] == ["preprocess", "teacher", "direct", "generate", "evaluate"]
+    assert signal.getsignal(signal.SIGINT) is on_ctrl_c  # Ray Train would take it, and keep it
     assert not any(step.reused for step in first.steps)
     assert all(step.reused for step in second.steps)
     assert replace(second, steps=()) == replace(first, steps=())
