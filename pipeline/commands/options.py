@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.tracking.uris import refuse_unknown_store
+
 Recipe = Annotated[
     str | None,
     typer.Option(
@@ -19,7 +21,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 TrackingUri = Annotated[
     str | None,
     typer.Option(
-        "--tracking-uri", help="MLflow server or database; none for no tracking. Default: sqlite beside the run."
+        "--tracking-uri",
+        callback=refuse_unknown_store,
+        help="MLflow server or database; none for no tracking. Default: sqlite beside the run.",
     ),
 ]
 Line = Annotated[

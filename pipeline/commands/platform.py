@@ -10,6 +10,7 @@ import typer
 from pipeline.commands import options
 from pipeline.commands.output import as_table, emit, say
 from pipeline.config import dump_recipe, load_recipe
+from pipeline.tracking.uris import refuse_unknown_store
 
 Dashboard = Annotated[
     str | None,
@@ -146,7 +147,8 @@ def _mend(mend: str) -> str:
 
 def ui(
     tracking_uri: Annotated[
-        str | None, typer.Option("--tracking-uri", help="Database to show. Default: the demo's.")
+        str | None,
+        typer.Option("--tracking-uri", callback=refuse_unknown_store, help="Database to show. Default: the demo's."),
     ] = None,
     port: Annotated[int, typer.Option("--port", help="Port on loopback; 0 takes a free one.")] = 5000,
 ) -> int:

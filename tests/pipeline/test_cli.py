@@ -47,6 +47,30 @@ def test_a_wrong_command_ends_with_2_and_says_why(arguments: tuple[str, ...], wo
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("preprocess", "{tmp}", "--dataset", "{tmp}/d"),
+        ("scan", "{tmp}", "--dataset", "{tmp}/d"),
+        ("plan", "--dataset", "{tmp}/d"),
+        ("encode", "--dataset", "{tmp}/d"),
+        ("train", "--dataset", "{tmp}/d", "--run", "{tmp}/r"),
+        ("generate", "--model", "{tmp}/m", "--image", "i", "--prompt", "p", "--seconds", "1"),
+        ("evaluate", "{tmp}", "--out", "{tmp}/o"),
+        ("demo", "--out", "{tmp}/o"),
+        ("ui",),
+    ],
+)
+def test_a_tracking_uri_that_nothing_can_track_to_is_refused_before_any_work(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = longtake(*(word.format(tmp=tmp_path) for word in words), "--tracking-uri", "bogus://x")
+    assert done.status == WRONG
+    assert done.stderr.startswith("longtake: --tracking-uri bogus://x: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         (ValueError("the recipe"), WRONG),
