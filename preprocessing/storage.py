@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from preprocessing.folders import refuse_file
 from preprocessing.keys import checked_key, explained_writes, whole
 from preprocessing.lease import LEASE_KEY, LeaseTaken
 from preprocessing.object_store import ObjectStorage
@@ -92,15 +93,10 @@ def open_storage(uri: str) -> Storage:
         raise ValueError("an empty path names no dataset; is a variable unset?")
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
-        return LocalStorage(root=_folder(Path(rest if separator else uri).absolute()))
+        root = Path(rest if separator else uri).absolute()
+        refuse_file(root)
+        return LocalStorage(root=root)
     return open_object_store(scheme, rest)
-
-
-def _folder(path: Path) -> Path:
-    for part in (path, *path.parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(f"{part} is a file; expected a folder" + (f" for {path}" if part != path else ""))
-    return path
 
 
 def open_object_store(scheme: str, root: str) -> ObjectStorage:

@@ -21,6 +21,7 @@ Sheet = Annotated[
         "--sheet",
         metavar="FILE.html",
         dir_okay=False,
+        callback=options.file_path,
         help="With --dry-run: write a page with stored pictures of the clips that change sides. The dataset stays as it is.",
     ),
 ]

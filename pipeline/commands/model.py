@@ -34,7 +34,7 @@ class Weights(StrEnum):
     EMA = "ema"
 
 
-RunOption = Annotated[Path, typer.Option("--run", help="Run folder; holds a folder for each stage.")]
+Run = typer.Option("--run", callback=options.folder_path, help="Run folder; holds a folder for each stage.")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def train(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Dataset: a folder or URI; repeatable.")
     ] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Run folder; holds a folder for each stage.")] = None,
+    run: Annotated[Path | None, Run] = None,
     stage: Annotated[
         Stage | None, typer.Option("--stage", help="Default: all of the recipe's train.stages, one after another.")
     ] = None,
@@ -134,8 +134,8 @@ def _broken_line(summary: "StageSummary") -> list[str]:
 
 
 def export(
-    run: RunOption,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    run: Annotated[Path, Run],
+    out: Annotated[Path, typer.Option("--out", callback=options.folder_path, help="Folder to write.")],
     stage: Annotated[Stage | None, typer.Option("--stage", help="Default: direct, else student, else teacher.")] = None,
     weights: Annotated[
         Weights | None, typer.Option("--weights", help="Of a checkpoint. Default: the model that the stage ended with.")
@@ -222,7 +222,9 @@ def generate(
 
 def evaluate(
     videos: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of videos, made by longtake or not.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for results.json and index.html.")],
+    out: Annotated[
+        Path, typer.Option("--out", callback=options.folder_path, help="Folder for results.json and index.html.")
+    ],
     recipe: options.Recipe = None,
     overrides: options.Set = None,
     address: options.Address = None,

@@ -1,10 +1,27 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.tracking.uris import refuse_unknown_store
+from preprocessing.folders import refuse_file
+
+
+def folder_path(path: Path | None) -> Path | None:
+    """What an option gives that names a folder, there or not; ValueError where it is a file."""
+    if path is not None:
+        refuse_file(path)
+    return path
+
+
+def file_path(path: Path | None) -> Path | None:
+    """What an option gives that names a file to write; ValueError where it cannot have a folder."""
+    if path is not None:
+        refuse_file(path.parent, holds=path.name)
+    return path
+
 
 Recipe = Annotated[
     str | None,

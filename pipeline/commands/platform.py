@@ -110,7 +110,9 @@ def show(recipe: options.Recipe = None, overrides: options.Set = None, as_json: 
 
 def demo(
     videos: Annotated[Path | None, typer.Option("--videos", help="Your own videos instead of rendered ones.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path("runs/demo"),
+    out: Annotated[
+        Path, typer.Option("--out", callback=options.folder_path, help="Folder where everything goes.")
+    ] = Path("runs/demo"),
     recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="Recipe, or YAML file.")] = "demo",
     overrides: options.Set = None,
     address: options.Address = None,

@@ -18,6 +18,7 @@ from pipeline.jobs.cluster import Task, ray_cluster, refuse_impossible, run_boun
 from pipeline.progress import progress
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing.codecs.catalog import load_codec, planned_record
+from preprocessing.folders import refuse_file
 from preprocessing.shards import file_sha256
 from training.generation import generate, num_segments_for
 from training.model.weights import load_for_generate, read_record
@@ -55,8 +56,9 @@ class GenerateRequest:
             raise ValueError(f"{self.image} is no whole image: {error}") from None
         if self.out.suffix != ".mp4":
             raise ValueError(f"{self.out} does not end in .mp4")
-        if self.out.parent.exists() and not self.out.parent.is_dir():
-            raise ValueError(f"{self.out.parent} is a file; expected a folder for {self.out.name}")
+        if self.out.is_dir():
+            raise ValueError(f"{self.out} is a folder; expected a file, or a name that is free")
+        refuse_file(self.out.parent, holds=self.out.name)
         if not 0 < self.seconds < inf:
             raise ValueError(f"{self.seconds} seconds of video; expected more than 0, and an end")
 

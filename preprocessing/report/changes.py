@@ -53,6 +53,7 @@ def _without(clips: pa.Table, others: pa.Table) -> pa.Table:
 def write_changes(dataset: Dataset, decided: pa.Table, path: Path, *, overrides: Sequence[str]) -> None:
     """Write the page of what would change if clips were decided otherwise (schema `rows.CLIPS`)."""
     page = render_changes(dataset, changes(dataset.ledger.clips(), decided), overrides=overrides)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from typer.exceptions import Exit
 
 from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
@@ -90,6 +91,37 @@ def test_what_ends_a_command_decides_its_exit_status(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("longtake: ")
+
+
+@pytest.mark.parametrize("given", ["{tmp}/a_file", "{tmp}/a_file/below"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("preprocess", "{tmp}", "--dataset", "{given}"),
+        ("report", "{given}"),
+        ("plan", "--dataset", "{tmp}/d", "--dry-run", "--sheet", "{given}/s.html"),
+        ("train", "--dataset", "{tmp}/d", "--run", "{given}"),
+        ("export", "--run", "{given}", "--out", "{tmp}/m"),
+        ("export", "--run", "{tmp}/r", "--out", "{given}"),
+        ("generate", "--model", "{tmp}/m", "--image", "{tmp}/a.png", "--prompt", "p", "--seconds", "1", "--out", "{given}/v.mp4"),
+        ("generate", "--model", "{tmp}/m", "--prompts", "{tmp}/p.jsonl", "--seconds", "1", "--out", "{given}"),
+        ("evaluate", "{tmp}", "--out", "{given}"),
+        ("demo", "--out", "{given}"),
+    ],
+)  # fmt: skip
+def test_a_file_where_a_folder_is_wanted_is_refused_before_any_work(
+    words: tuple[str, ...], given: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a_file").write_bytes(b"")
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    (tmp_path / "p.jsonl").write_text('{"image": "a.png", "prompt": "p"}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    before = set(tmp_path.rglob("*"))
+    given = given.format(tmp=tmp_path)
+    done = longtake(*(word.format(tmp=tmp_path, given=given) for word in words))
+    assert done.status == WRONG
+    assert f"{tmp_path / 'a_file'} is a file; expected a folder" in done.stderr
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_config_show_prints_yaml_that_is_the_recipe() -> None:
