@@ -1,5 +1,6 @@
 """The page of a tracking database, on loopback, until interrupted."""
 
+import logging
 import os
 import signal
 import socket
@@ -7,14 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from pipeline.tracking.server import ENVIRONMENT
-from pipeline.tracking.uris import OFF, SQLITE, without_secrets
+from pipeline.tracking.server import ENVIRONMENT, holds_runs
+from pipeline.tracking.uris import OFF, database_path, without_secrets
+
+logger = logging.getLogger(__name__)
 
 
 def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:
     """Shows the runs of a tracking database on a page that only this machine reaches, until interrupted.
+
+    An empty page is served too, and said to be one.
 
     Args:
         uri: Tracking URI; a server has its page already, and only its address is announced.
@@ -29,13 +35,24 @@ def serve_ui(uri: str, port: int, announce: Callable[[str], None]) -> int:
     """
     if uri == OFF:
         raise ValueError("nothing was tracked (tracking URI none), so there is no page to show")
-    if not uri.startswith(SQLITE):
+    database = database_path(uri)
+    if database is None:
         announce(without_secrets(uri))
         return 0
+    say_if_empty(database)
     port = _free_port(port)
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, *where]
     return _run_until_interrupted(command, port, announce)
+
+
+def say_if_empty(database: Path) -> None:
+    """Warns of a page that will show nothing, and says where it looked."""
+    if not holds_runs(database):
+        logger.warning(
+            "no run is tracked in %s%s, so the page is empty; another database is named with --tracking-uri",
+            database.resolve(), "" if database.exists() else ", which is not there",
+        )  # fmt: skip
 
 
 def _free_port(port: int) -> int:

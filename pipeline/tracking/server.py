@@ -3,12 +3,13 @@
 import logging
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking.uris import SQLITE
+from pipeline.tracking.uris import database_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +59,20 @@ def connect(uri: str) -> Server:
     return Server(uri=uri, client=client, experiment_id=_find_or_create_experiment(client, uri))
 
 
+def holds_runs(database: Path) -> bool:
+    """Whether a run was ever tracked in a SQLite file, which is only read; False if there is none.
+
+    Raises:
+        sqlite3.Error: If it is not a database, or damaged.
+    """
+    if not database.is_file():
+        return False
+    with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            return False  # MLflow has not made its tables yet
+        return connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+
+
 @cache
 def tracking_errors() -> tuple[type[Exception], ...]:
     """All that a server or database may answer with; requests' errors are `OSError`."""
@@ -88,8 +103,8 @@ def _prepare_environment() -> None:
 
 def _check_database(uri: str) -> None:
     """Opens a SQLite file first: MLflow tries ten times, which takes 100 s, if it cannot."""
-    if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE))
+    path = database_path(uri)
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path)
         try:
@@ -115,6 +130,5 @@ def _find_or_create_experiment(client: "MlflowClient", uri: str) -> str:
 
 def _artifact_location(uri: str) -> str | None:
     """A folder beside a database; a server chooses its own."""
-    if not uri.startswith(SQLITE):
-        return None
-    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlflow-artifacts").as_uri()
+    path = database_path(uri)
+    return None if path is None else (path.resolve().parent / "mlflow-artifacts").as_uri()

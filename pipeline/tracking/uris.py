@@ -48,6 +48,11 @@ def refuse_unknown_store(uri: str | None) -> str | None:
     return uri
 
 
+def database_path(uri: str) -> Path | None:
+    """The file of a SQLite database; None for what is none."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
 def ui_command(uri: str) -> str:
     """What to type for the page of a tracking URI; where nothing was tracked, that."""
     if uri == OFF:

@@ -1,15 +1,17 @@
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pipeline.tracking.uris import UI_FOLDER, default_uri, ui_command
-from pipeline.ui import serve_ui
+from pipeline.ui import say_if_empty, serve_ui
 
 SERVE = "import sys; from pipeline.ui import serve_ui; sys.exit(serve_ui(sys.argv[1], int(sys.argv[2]), lambda a: print(a, flush=True)))"
 
@@ -36,6 +38,20 @@ def test_nothing_tracked_has_no_page() -> None:
 )
 def test_what_is_to_be_typed_names_the_database_where_it_is_not_the_usual_one(uri: str, said: str) -> None:
     assert ui_command(uri) == said
+
+
+def test_a_page_without_runs_is_said_to_be_empty_and_where_they_were_looked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_if_empty(tmp_path / "mlflow.db")
+    assert f"no run is tracked in {tmp_path / 'mlflow.db'}, which is not there" in caplog.text
+
+
+def test_a_page_with_runs_needs_no_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("CREATE TABLE runs AS SELECT 'a run' AS run_uuid")
+    say_if_empty(tmp_path / "mlflow.db")
+    assert not caplog.messages
 
 
 @pytest.mark.slow

@@ -4,8 +4,22 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException, get_error_code
 
-from pipeline.tracking.server import connect, is_refusal, tracking_errors
+from pipeline.tracking.server import connect, holds_runs, is_refusal, tracking_errors
 from pipeline.tracking.uris import default_uri
+
+
+def test_a_database_with_a_run_holds_runs(uri: str, tmp_path: Path) -> None:
+    server = connect(uri)
+    assert not holds_runs(tmp_path / "mlflow.db")
+    server.client.create_run(server.experiment_id)
+    assert holds_runs(tmp_path / "mlflow.db")
+
+
+def test_a_database_that_is_not_made_yet_holds_none_and_is_not_made(tmp_path: Path) -> None:
+    assert not holds_runs(tmp_path / "mlflow.db")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mlflow.db").touch()
+    assert not holds_runs(tmp_path / "mlflow.db")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
