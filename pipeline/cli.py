@@ -48,7 +48,7 @@ def exit_status(command: Callable[..., Any]) -> int:
     except Exit as error:
         status = error.exit_code
     except TyperException as error:
-        return _complain(" ".join(error.format_message().split()), WRONG)
+        return _complain(" ".join(error.format_message().split()) + _about_dashes(error), WRONG)
     except (KeyboardInterrupt, Abort):
         return _interrupted()
     except ValueError as error:
@@ -56,6 +56,18 @@ def exit_status(command: Callable[..., Any]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place where a failure can become one line
         return _complain(_one_line(error), FAILED)
     return _interrupted() if status == INTERRUPTED else status  # typer makes a status of an interrupt inside a command
+
+
+def _about_dashes(error: TyperException) -> str:
+    """What to do where a name was taken for an option; nothing where typer knows an option that is meant.
+
+    Typer keeps the class of this error, and what it holds, to itself.
+    """
+    if not error.format_message().startswith("No such option") or getattr(error, "possibilities", None):
+        return ""
+    context = getattr(error, "ctx", None)
+    takes_names = context and any(parameter.param_type_name == "argument" for parameter in context.command.params)
+    return "; names that begin with a dash stand at the end, behind --" if takes_names else ""
 
 
 def _interrupted() -> int:

@@ -93,6 +93,27 @@ def test_what_ends_a_command_decides_its_exit_status(
     assert said.startswith("longtake: ")
 
 
+@pytest.mark.parametrize("name", ["-edge.mp4", "--edge.mp4"])
+def test_a_name_that_begins_with_a_dash_stands_behind_two(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(b"not a video")
+    options = ("--dataset", str(tmp_path / "d"), "--dry-run", "--json")
+    refused = longtake("preprocess", name, *options)
+    assert refused.status == WRONG
+    assert refused.stderr.endswith("; names that begin with a dash stand at the end, behind --\n")
+    assert len(longtake("preprocess", *options, "--", name).result()["sources"]) == 1
+
+
+@pytest.mark.parametrize("words", [("preprocess", "a.mp4", "--datset", "d"), ("train", "-x")])
+def test_a_wrong_option_is_not_taken_for_a_name(words: tuple[str, ...]) -> None:
+    done = longtake(*words)
+    assert done.status == WRONG
+    assert "No such option" in done.stderr
+    assert "behind --" not in done.stderr
+
+
 @pytest.mark.parametrize("given", ["{tmp}/a_file", "{tmp}/a_file/below"])
 @pytest.mark.parametrize(
     "words",
