@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 import xxhash
@@ -169,6 +170,49 @@ def _check_places(manifest: str, samples: set[tuple[str, str]], shards: list, cl
             yield f"{manifest_key(manifest)}: sample {clip_id} should be in shard {shard}, which does not have it"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """What nobody needs any more.
+
+    Attributes:
+        manifests: Keys of versions that are neither kept nor pinned.
+        shards: Shards that only they name, as the ledger calls them.
+        files: Keys of the files of those shards, and of what dead processes left.
+    """
+
+    manifests: tuple[str, ...]
+    shards: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of all files, in the order in which they go."""
+        return (*self.manifests, *self.files)
+
+
+def find_garbage(dataset: Dataset, keep_manifests: Collection[str], *, unpinned: Collection[str] = ()) -> Garbage:
+    """What `gc` would remove; nothing is changed. Without the lease, a living driver's half-written files are among it.
+
+    Args:
+        dataset: Where to look.
+        keep_manifests: Versions to keep besides the current one and those that are pinned.
+        unpinned: Ids of pins that do not count.
+
+    Raises:
+        ValueError: If a version to keep does not exist.
+    """
+    current = dataset.record().manifest
+    pinned = {pin.manifest for pin in pins(dataset) if pin.pin_id not in unpinned} & set(dataset.manifests())
+    kept = {*keep_manifests, *pinned, *([current] if current else [])}
+    needed = {key for name in sorted(kept) for key in dataset.load_manifest(name).table["shard"].to_pylist()}
+    files = [key for key in dataset.storage.list("shards") if _shard_of(key) not in needed]
+    return Garbage(
+        manifests=tuple(manifest_key(name) for name in dataset.manifests() if name not in kept),
+        shards=tuple(r.key for r in dataset.ledger.encodes() if r.clip_ids and file_key(r.key, r.failed) not in needed),
+        files=(*files, *dataset.storage.list(SCRATCH), *dataset.storage.temporary()),
+    )
+
+
 def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
     """Remove the versions that are neither kept nor pinned, the shards that only they name, and what dead processes left.
 
@@ -186,18 +230,11 @@ def gc(dataset: Dataset, keep_manifests: Collection[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If a version to keep does not exist.
     """
-    current = dataset.record().manifest
-    pinned = {pin.manifest for pin in pins(dataset)} & set(dataset.manifests())
-    kept = {*keep_manifests, *pinned, *([current] if current else [])}
-    needed = {key for name in sorted(kept) for key in dataset.load_manifest(name).table["shard"].to_pylist()}
-    manifests = [manifest_key(name) for name in dataset.manifests() if name not in kept]
-    files = [key for key in dataset.storage.list("shards") if _shard_of(key) not in needed]
-    unneeded = [r.key for r in dataset.ledger.encodes() if r.clip_ids and file_key(r.key, r.failed) not in needed]
-    remnants = [*files, *dataset.storage.list(SCRATCH), *dataset.storage.temporary()]
-    _delete(dataset.storage, manifests)
-    dataset.ledger.append_removed(unneeded)
-    _delete(dataset.storage, remnants)
-    return (*manifests, *remnants)
+    garbage = find_garbage(dataset, keep_manifests)
+    _delete(dataset.storage, garbage.manifests)
+    dataset.ledger.append_removed(garbage.shards)
+    _delete(dataset.storage, garbage.files)
+    return garbage.keys
 
 
 def _shard_of(key: str) -> str:

@@ -1,16 +1,20 @@
 """Commands from raw videos to latent shards: scan, plan, encode, preprocess, and looking at what they left."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.commands import options
 from pipeline.commands.output import as_csv, as_table, counts, emit, say
 from pipeline.config import Recipe, build_recipe, load_recipe, report_settings
+
+if TYPE_CHECKING:
+    from preprocessing.dataset import Dataset
 
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
@@ -240,6 +244,7 @@ def gc(
     forget: Annotated[
         list[str] | None, typer.Option("--unpin", metavar="ID", help="A pin whose training is gone; repeatable.")
     ] = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove versions that are not kept, and the shards that only they name; current and pinned versions always stay."""
@@ -249,6 +254,9 @@ def gc(
     from preprocessing.pins import pins, unpin
 
     opened = Dataset.open(dataset)
+    if dry_run:
+        _say_garbage(opened, keep or (), forget or (), as_json)
+        return
     with opened.storage.lease(lease_owner()):
         for pin_id in forget or ():
             unpin(opened, pin_id)
@@ -257,4 +265,15 @@ def gc(
     emit(
         {"removed": removed, "pins": [asdict(pin) for pin in held]}, as_json=as_json,
         lines=[*lines, counts("removed", {"files": len(removed)})],
+    )  # fmt: skip
+
+
+def _say_garbage(dataset: "Dataset", keep: Sequence[str], forget: Sequence[str], as_json: bool) -> None:
+    from preprocessing.verify import find_garbage
+
+    sizes = {key: dataset.storage.size(key) for key in find_garbage(dataset, keep, unpinned=forget).keys}
+    total = sum(sizes.values())
+    emit(
+        {"would_remove": sizes, "bytes": total}, as_json=as_json,
+        lines=[*(f"{key}: {size} bytes" for key, size in sizes.items()), counts("would remove", {"files": len(sizes), "bytes": total})],
     )  # fmt: skip

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from preprocessing.dataset import Dataset, manifest_key
+from preprocessing.pins import Pin, pin, unpin
 from preprocessing.plan_rows import shard_keys
 from preprocessing.samples import ShardRecord
 from preprocessing.shards import index_key, tar_key
 from preprocessing.storage import LocalStorage
-from preprocessing.verify import gc, verify
+from preprocessing.verify import find_garbage, gc, verify
 from tests.preprocessing.test_dataset import CLIPS, build
 from tests.preprocessing.test_ledger import A, B, make_failure, make_scan
 
@@ -133,6 +134,22 @@ def test_a_killed_gc_leaves_a_sound_dataset(
     assert verify(dataset) == ()
     gc(dataset, [])
     assert len(dataset.storage.list("shards")) == 2
+
+
+def test_what_gc_would_remove_is_what_it_removes_and_finding_it_changes_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    first = dataset.record().manifest
+    assert first is not None
+    build(dataset, tmp_path, CLIPS[4:])
+    pin(dataset, Pin(pin_id="reader", manifest=first, holder="a training"))
+    before = {key: dataset.storage.read_bytes(key) for key in dataset.storage.list("")}
+    assert find_garbage(dataset, []).keys == ()
+    found = find_garbage(dataset, [], unpinned=["reader"])
+    assert {key: dataset.storage.read_bytes(key) for key in dataset.storage.list("")} == before
+    unpin(dataset, "reader")
+    assert gc(dataset, []) == found.keys
+    assert set(found.keys) == set(before) - set(dataset.storage.list("")) - {"pins/reader.json"} != set()
 
 
 def test_gc_refuses_a_version_that_does_not_exist(dataset: Dataset) -> None:
