@@ -31,6 +31,8 @@ from training.types import CheckpointRecord
 Weights = Literal["live", "ema"]
 """The weights of a step, or their moving average."""
 
+_KINDS: Mapping[Weights, str] = {"live": WEIGHT, "ema": EMA}
+
 CHECKPOINT_FILE = "checkpoint.json"
 LIST_PREFIX = "files-of-rank-"
 STEP_PREFIX = "step-"
@@ -186,10 +188,19 @@ def load_weights(model: MemoryPackTransformer3DModel, folder: Path, weights: Wei
     record = read_checkpoint(folder)
     if weights_sha256(model.state_dict()) != record.base_sha256:
         raise ValueError(f"{folder} is not of a stage that began from these weights: their hash is another")
-    stored = StoredFragments(folder, num_ranks=record.num_ranks)
-    kind = EMA if weights == "ema" else WEIGHT
-    if not stored.has(kind):
-        raise ValueError(f"{folder} holds no moving average: it is kept where train.ema_decay is set")
+    stored, kind = stored_weights(folder, weights), _KINDS[weights]
     for name in stored.parameters:
         parameter = model.get_parameter(name.removeprefix(MODEL_PREFIX))
         stored.fill(parameter.detach().view(-1), kind=kind, name=name, start=0)
+
+
+def stored_weights(folder: Path, weights: Weights) -> StoredFragments:
+    """Those of a checkpoint; nothing is loaded yet.
+
+    Raises:
+        ValueError: If no average was kept.
+    """
+    stored = StoredFragments(folder, num_ranks=read_checkpoint(folder).num_ranks)
+    if not stored.has(_KINDS[weights]):
+        raise ValueError(f"{folder} holds no moving average: it is kept where train.ema_decay is set")
+    return stored

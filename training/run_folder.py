@@ -18,12 +18,20 @@ from training.batches import (
     unpin_datasets,
     version_exists,
 )
-from training.checkpoint import Weights, complete_steps, newest_step, record_from_values, step_folder
+from training.checkpoint import (
+    Weights,
+    complete_steps,
+    newest_step,
+    read_checkpoint,
+    record_from_values,
+    step_folder,
+    stored_weights,
+)
 from training.compatibility import is_base, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, StageName, TrainConfig
 from training.held_out import validation_clips
 from training.model.base_weights import base_fingerprint, find_base
-from training.model.weights import RECORD_FILE, read_record
+from training.model.weights import RECORD_FILE, read_record, refuse_other_folder
 from training.order import positions_of_rank, unused_clips
 from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps
 from training.types import CheckpointRecord, StageSummary
@@ -205,13 +213,26 @@ def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
     Raises:
         ValueError: If there is no such checkpoint, or `out` exists and is something else.
     """
+    folder = check_export(run_dir, stage, out, weights=weights, step=step)
+    job = stored_job(run_dir, stage)
+    export_checkpoint(job, open_data(job.datasets), read_checkpoint(folder).step, out, weights=weights)
+    return folder
+
+
+def check_export(run_dir: Path, stage: StageName, out: Path, *, weights: Weights, step: int | None) -> Path:
+    """The checkpoint that `export_stage` would write; no weights are loaded and nothing is written.
+
+    Arguments and errors are those of `export_stage`.
+    """
+    refuse_other_folder(out)
     job = stored_job(run_dir, stage)
     steps = complete_steps(job.checkpoints)
     wanted = step if step is not None else max(steps, default=0)
     if wanted not in steps:
         raise ValueError(f"no complete checkpoint of step {wanted} in {job.checkpoints}; there are {list(steps)}")
-    export_checkpoint(job, open_data(job.datasets), wanted, out, weights=weights)
-    return step_folder(job.checkpoints, wanted)
+    folder = step_folder(job.checkpoints, wanted)
+    stored_weights(folder, weights)
+    return folder
 
 
 def _pin_id(folder: Path) -> str:

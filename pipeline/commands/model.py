@@ -141,21 +141,23 @@ def export(
         Weights | None, typer.Option("--weights", help="Of a checkpoint. Default: the model that the stage ended with.")
     ] = None,
     step: Annotated[int | None, typer.Option("--step", help="Which checkpoint. Default: the newest.")] = None,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a finished stage, or any checkpoint of a stage, as a diffusers folder."""
-    from training.model.weights import export_folder
-    from training.run_folder import export_stage
+    from training.model.weights import check_export_folder, export_folder
+    from training.run_folder import check_export, export_stage
 
     stages = [stage] if stage else [Stage.DIRECT, Stage.STUDENT, Stage.TEACHER]
     if weights is None and step is None:
         source = _finished_model(run, stages)
-        export_folder(source, out)
+        (check_export_folder if dry_run else export_folder)(source, out)
     else:
         begun = next((name for name in stages if (run / name).is_dir()), stages[-1])
         kept = "ema" if weights is Weights.EMA else "live"
-        source = export_stage(run, begun.value, out, weights=kept, step=step)
-    emit({"model": str(out), "from": str(source)}, as_json=as_json, lines=[f"{source} -> {out}"])
+        source = (check_export if dry_run else export_stage)(run, begun.value, out, weights=kept, step=step)
+    line = f"{source} would be written to {out}" if dry_run else f"{source} -> {out}"
+    emit({"model": str(out), "from": str(source)}, as_json=as_json, lines=[line])
 
 
 def _finished_model(run: Path, stages: list[Stage]) -> Path:

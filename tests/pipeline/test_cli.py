@@ -13,7 +13,10 @@ from typer.exceptions import Exit
 
 from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
 from pipeline.config import build_recipe, load_recipe
+from preprocessing.dataset import Dataset
 from tests.pipeline.commands import longtake
+from tests.training.small_dataset import CODEC, MODEL
+from training.model.weights import RECORD_FILE, ModelRecord, record_to_json
 
 
 def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -178,6 +181,33 @@ def test_evaluate_dry_run_names_the_videos_and_decodes_none(tmp_path: Path) -> N
     done = in_a_process("evaluate", str(tmp_path), "--out", str(tmp_path / "o"), "--dry-run")
     assert done.stdout.splitlines() == ["a.mp4", "1 videos"]
     assert not (tmp_path / "o").exists()
+
+
+def test_gc_dry_run_says_keys_and_bytes_and_removes_nothing(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "d"))
+    dataset.storage.write_atomic("shards/64x64-1/01234567-uncommitted.tar", b"12345")
+    said = longtake("gc", str(tmp_path / "d"), "--dry-run")
+    assert said.stdout.splitlines() == [
+        "shards/64x64-1/01234567-uncommitted.tar: 5 bytes", "would remove: 1 files, 5 bytes",
+    ]  # fmt: skip
+    assert dataset.storage.exists("shards/64x64-1/01234567-uncommitted.tar")
+    assert longtake("gc", str(tmp_path / "d"), "--json").result()["removed"] == [
+        "shards/64x64-1/01234567-uncommitted.tar"
+    ]
+
+
+def test_export_dry_run_says_what_would_be_written_where_and_refuses_what_export_would(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "teacher" / "model"
+    model.mkdir(parents=True)
+    record = ModelRecord(codec=CODEC, model=MODEL, fps=24.0, sizes_px=((32, 32),), weights_sha256="0" * 64)
+    (model / RECORD_FILE).write_text(record_to_json(record))
+    words = ("export", "--run", str(tmp_path / "run"), "--dry-run", "--out")
+    assert longtake(*words, str(tmp_path / "new")).stdout == f"{model} would be written to {tmp_path / 'new'}\n"
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "holidays").mkdir()
+    refused = longtake(*words, str(tmp_path / "holidays"))
+    assert refused.status == WRONG
+    assert "not a model folder; nothing was overwritten" in refused.stderr
 
 
 def test_help_is_a_result_and_goes_to_stdout() -> None:

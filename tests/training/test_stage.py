@@ -17,7 +17,7 @@ from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule
-from training.run_folder import export_stage, finished, prepare_job, summarize, write_summary
+from training.run_folder import check_export, export_stage, finished, prepare_job, summarize, write_summary
 from training.sampled_video import SampledVideo, load_video, sample_video, saved_videos
 from training.stage import StageJob, global_steps, run_stage, stage_settings
 from training.types import CheckpointRecord, StageSummary
@@ -298,6 +298,10 @@ def test_a_video_that_cannot_be_kept_does_not_end_the_run(
 def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(prepare(tmp_path, "teacher", dataset), killed_after=4)
+    assert (
+        check_export(tmp_path, "teacher", tmp_path / "out", weights="live", step=2).name == step_folder(Path(), 2).name
+    )
+    assert not (tmp_path / "out").exists()
     export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=2)
     model, record = load_model(tmp_path / "out", dtype=torch.float32)
     assert record.weights_sha256 == weights_sha256(model.state_dict())
@@ -305,6 +309,8 @@ def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Pat
         export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=3)
     with pytest.raises(ValueError, match="holds no moving average"):
         export_stage(tmp_path, "teacher", tmp_path / "out", weights="ema", step=2)
+    with pytest.raises(ValueError, match="holds no moving average"):
+        check_export(tmp_path, "teacher", tmp_path / "out", weights="ema", step=2)
 
 
 def test_a_clip_whose_loss_overflows_ends_the_stage_or_is_left_out_and_counted(tmp_path: Path) -> None:

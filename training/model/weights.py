@@ -143,8 +143,7 @@ def export_diffusers(
     Raises:
         ValueError: If `out` exists and is something else.
     """
-    if out.exists() and not (out / RECORD_FILE).is_file():
-        raise ValueError(f"{out} exists and is not a model folder; nothing was overwritten")
+    refuse_other_folder(out)
     temporary = out.with_name(out.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -155,12 +154,33 @@ def export_diffusers(
     return record
 
 
+def refuse_other_folder(out: Path) -> None:
+    """Raise where a model folder would replace something else.
+
+    Raises:
+        ValueError: If `out` exists and is no model folder.
+    """
+    if out.exists() and not (out / RECORD_FILE).is_file():
+        raise ValueError(f"{out} exists and is not a model folder; nothing was overwritten")
+
+
+def check_export_folder(source: Path, out: Path) -> None:
+    """Raise where `export_folder` would, as far as can be seen without loading weights.
+
+    Raises:
+        ValueError: If `source` is no model folder, or `out` exists and is something else.
+    """
+    read_record(source)
+    refuse_other_folder(out)
+
+
 def export_folder(source: Path, out: Path) -> ModelRecord:
     """`export_diffusers` of a model folder, in fp32.
 
     Raises:
         ValueError: If `source` is no model folder, or `out` exists and is something else.
     """
+    check_export_folder(source, out)
     model, record = load_model(source, dtype=torch.float32)
     return export_diffusers(
         model, out, config=record.model, codec=record.codec, fps=record.fps, sizes_px=record.sizes_px
