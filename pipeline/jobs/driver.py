@@ -133,7 +133,6 @@ class Driver:
         self._pending: dict[str, Source] = {}
         self._retry: Collection[str] = ()
         self._codec: CodecRecord | None = None
-        self._manifest_before = dataset.record().manifest
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
         self._encode_meter: Meter | None = None
@@ -261,7 +260,7 @@ class Driver:
         self._dataset.write_manifest(table)
 
     def finish(self, listing: SourceListing | None, tracking: Tracking) -> PreprocessResult:
-        """Stores fingerprints, writes the report, tracks the run if it did anything."""
+        """Stores fingerprints, writes the report, tracks what the dataset holds now if the server has not got it."""
         self._store_fingerprints()
         result = PreprocessResult(
             inputs=len(listing.sources) if listing else 0,
@@ -274,8 +273,7 @@ class Driver:
             pilot=self._pilot(listing) if listing else None,
         )
         self._write_quarantine()
-        if self.scanned or self.encoded or result.dataset.manifest != self._manifest_before:
-            _track(result, self._dataset, self._recipe, tracking)
+        _track(result.dataset, self._dataset, self._recipe, tracking)
         return result
 
     def _pilot(self, listing: SourceListing) -> Pilot | None:
@@ -326,13 +324,15 @@ def codec_settings(recipe: Recipe) -> str:
     return fingerprint(recipe.encode.model_copy(update={"device": "", "max_attempts": 1}))
 
 
-def _track(result: PreprocessResult, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:
-    uri, summary = dataset.storage.uri, result.dataset
+def _track(summary: DatasetSummary, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:
+    uri = dataset.storage.uri
     home = Path(uri) if "://" not in uri else Path(gettempdir()) / "longtake" / fingerprint(uri)
-    run = tracking.open(
-        kind="preprocess", run_key=summary.manifest or "", home=home, line=Path(uri).name,
+    run = tracking.open_result(
+        beside=dataset.storage, kind="preprocess", run_key=fingerprint(asdict(summary)), home=home, line=Path(uri).name,
         kept_in=f"report/report.json in {uri}",
     )  # fmt: skip
+    if run is None:
+        return
     run.log_params({"recipe": recipe.description, "codec": recipe.encode.codec, "fps": recipe.clips.fps})
     run.set_tags(
         {"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": summary.manifest or ""}

@@ -14,6 +14,7 @@ from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import Task, decoding_child, ray_cluster, refuse_impossible, run_bounded
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import Tracking
+from preprocessing.storage import open_storage
 
 
 def evaluate_videos(
@@ -46,7 +47,7 @@ def evaluate_videos(
             videos = _score_all(folder, names, out, recipe, meters.meter("evaluate", len(names)))
         write_report(videos, out, recipe.evaluate, fingerprint=identity)
         figures = stored_figures(out, identity) or {}
-        _track(figures, out, recipe.evaluate, identity, line, tracking)
+    _track(figures, out, recipe.evaluate, identity, line, tracking)
     return figures
 
 
@@ -86,7 +87,12 @@ def _score(folder: Path, name: str, settings: EvaluateConfig) -> VideoScores:
 def _track(
     figures: dict[str, float], out: Path, settings: EvaluateConfig, identity: str, line: str, tracking: Tracking
 ) -> None:
-    run = tracking.open(kind="evaluate", run_key=identity, home=out, line=line, kept_in=f"results.json in {out}")
+    run = tracking.open_result(
+        beside=open_storage(str(out)), kind="evaluate", run_key=identity, home=out, line=line,
+        kept_in=f"results.json in {out}",
+    )  # fmt: skip
+    if run is None:
+        return
     run.log_params(settings.model_dump())
     run.log_metrics_batch({0: figures})
     for file in ("index.html", "results.json"):

@@ -20,6 +20,7 @@ from pipeline.tracking.tracked_run import Tracking
 from preprocessing.codecs.catalog import load_codec, planned_record
 from preprocessing.folders import refuse_file
 from preprocessing.shards import file_sha256
+from preprocessing.storage import open_storage
 from training.generation import generate, num_segments_for
 from training.model.weights import load_for_generate, read_record
 from training.types import GeneratedVideo
@@ -103,7 +104,7 @@ def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model
             out=request.out,
             num_frames=num_frames,
             num_segments=num_segments_for(num_frames),
-            is_made=_is_made(request, _asked(request, recipe, model)),
+            is_made=_is_made(request, request_fingerprint(request, recipe, model)),
         )
         for request, num_frames in counts.items()
     )
@@ -210,7 +211,7 @@ def generate_videos(
         RuntimeError: If a task failed.
     """
     _fps(requests, recipe, model)
-    asked = {request: _asked(request, recipe, model) for request in requests}
+    asked = {request: request_fingerprint(request, recipe, model) for request in requests}
     todo = [request for request in requests if not _is_made(request, asked[request])]
     made: dict[GenerateRequest, GeneratedVideo] = {}
     if todo:
@@ -223,13 +224,13 @@ def generate_videos(
 
             refuse_impossible(cpus=recipe.cluster.cpus_per_task, gpus=_gpus(recipe))
             run_bounded(_tasks(todo, asked, recipe, model, done), max_in_flight=recipe.cluster.max_tasks)
-        _track(made, recipe, model, home, line, tracking)
+    _track(preview_videos(requests, recipe, model=model), asked, recipe, model, home, line, tracking)
     skipped = tuple(request.out for request in requests if request not in made)
     return GenerateResult(made=tuple(made[request] for request in todo), skipped=skipped)
 
 
-def _asked(request: GenerateRequest, recipe: Recipe, model: Path) -> str:
-    """Names everything that a video depends on."""
+def request_fingerprint(request: GenerateRequest, recipe: Recipe, model: Path) -> str:
+    """Names everything that a video depends on; kept in the record beside it."""
     parts = (request.prompt, str(request.seconds), request.seed, file_sha256(request.image))
     return fingerprint(*parts, read_record(model).weights_sha256, recipe.generate, recipe.encode)
 
@@ -291,20 +292,32 @@ def read_upright(path: Path) -> NDArray[np.uint8]:
 
 
 def _track(
-    made: Mapping[GenerateRequest, GeneratedVideo],
+    videos: Sequence[VideoPlan],
+    asked: Mapping[GenerateRequest, str],
     recipe: Recipe,
     model: Path,
     home: Path,
     line: str,
     tracking: Tracking,
 ) -> None:
-    run = tracking.open(
-        kind="generate", run_key="", home=home, line=line, kept_in=f"the .json file of each video in {home}"
-    )
+    """All videos of a call, whichever call made them; other videos, or another model, are another run."""
+    run = tracking.open_result(
+        beside=open_storage(str(home)), kind="generate", run_key=_run_key(asked), home=home, line=line,
+        kept_in=f"the .json file of each video in {home}",
+    )  # fmt: skip
+    if run is None:
+        return
     run.log_params({"model": read_record(model).weights_sha256[:16], **recipe.generate.model_dump()})
     run.set_tags({"longtake.weights_sha256": read_record(model).weights_sha256})
-    for number, (request, video) in enumerate(made.items()):
-        run.log_metrics_batch({number: {"frames": video.num_frames, "segments": video.num_segments}})
-        run.log_artifact(request.out, folder="videos")
-        run.log_artifact(request.out.with_suffix(".json"), folder="videos")
+    run.log_metrics_batch(
+        {number: {"frames": video.num_frames, "segments": video.num_segments} for number, video in enumerate(videos)}
+    )
+    for video in videos:
+        run.log_artifact(video.out, folder="videos")
+        run.log_artifact(video.out.with_suffix(".json"), folder="videos")
     run.finish("FINISHED")
+
+
+def _run_key(asked: Mapping[GenerateRequest, str]) -> str:
+    """Names every video of a call, and all that it depends on, the model too."""
+    return fingerprint({request.out.name: what for request, what in asked.items()})

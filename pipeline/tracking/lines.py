@@ -28,7 +28,7 @@ class RunSlot:
     Attributes:
         line: Name of the line.
         kind: preprocess, train-teacher, train-direct, generate, evaluate ...
-        run_key: Tells the runs of one kind in `home` apart, for example the manifest's hash; may be empty.
+        run_key: Tells the runs of one kind in `home` apart, for example a hash of what is tracked; may be empty.
         home: Run directory; keeps the ids in `RUNS_FILE`.
         begun_ms: When the command began, in milliseconds since 1970.
     """

@@ -67,16 +67,21 @@ class Outbox(Generic[T]):
         if self._clock() >= self._ask_again_at:
             self.deliver()
 
-    def close(self, what: str, write: Callable[[T], object]) -> None:
-        """Delivers the last entry, asking also a server that was away a moment ago, and says what never arrived."""
+    def close(self, what: str, write: Callable[[T], object]) -> bool:
+        """Delivers the last entry, asking also a server that was away a moment ago, and says what never arrived.
+
+        Returns:
+            Whether the server answered to every entry; one that it refused would be refused again.
+        """
         if self._is_off:
-            return
+            return False
         self._waiting.append(Entry(what=what, write=write))
         self.deliver()
         if self._waiting:
             kinds = Counter(entry.what for entry in self._waiting)
             missing = ", ".join(kind if times == 1 else f"{kind} ({times} times)" for kind, times in kinds.items())
             logger.warning("%s did not come back; not tracked: %s; see %s", self._server, missing, self._kept_in)
+        return not (self._waiting or self._is_off)
 
     def deliver(self) -> None:
         """Asks the server now, whether or not something waits."""

@@ -8,20 +8,23 @@ from pathlib import Path
 from pipeline.tracking.lines import RunSlot, open_run
 from pipeline.tracking.mlflow_run import MlflowRun, Status
 from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.receipts import Receipts
 from pipeline.tracking.server import connect
 from pipeline.tracking.uris import OFF, default_uri
+from preprocessing.storage import Storage
 
 
 class TrackedRun:
     """One child run; no call raises or waits for long, also where tracking is off or its server away."""
 
-    def __init__(self, outbox: Outbox[MlflowRun] | None) -> None:
+    def __init__(self, outbox: Outbox[MlflowRun] | None, *, on_whole: Callable[[], None] | None = None) -> None:
         """Asks nothing.
 
         Args:
             outbox: Takes what is logged; None where tracking is off.
+            on_whole: Called when the run has ended and the server has all of it.
         """
-        self._outbox = outbox
+        self._outbox, self._on_whole = outbox, on_whole
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Logs parameters once; one that changed since an earlier attempt becomes a tag of this attempt."""
@@ -48,8 +51,11 @@ class TrackedRun:
 
     def finish(self, status: Status) -> None:
         """Ends the run, and lets its line show the same status; says what never reached the server."""
-        if self._outbox is not None:
-            self._outbox.close(f"status {status}", lambda run: run.finish(status))
+        if self._outbox is None:
+            return
+        is_whole = self._outbox.close(f"status {status}", lambda run: run.finish(status))
+        if is_whole and self._on_whole is not None:
+            self._on_whole()
 
     def _add(self, what: str, write: Callable[[MlflowRun], object]) -> None:
         if self._outbox is not None:
@@ -81,13 +87,45 @@ class Tracking:
         Raises:
             ValueError: If the line's name has both kinds of quotes.
         """
-        uri = self.uri or default_uri(home.resolve().parent)
+        uri = self._uri_for(home)
         if uri == OFF:
             return TrackedRun(None)
+        return TrackedRun(self._outbox(uri, kind=kind, run_key=run_key, home=home, line=line, kept_in=kept_in))
+
+    def open_result(
+        self, *, beside: Storage, kind: str, run_key: str, home: Path, line: str, kept_in: str
+    ) -> TrackedRun | None:
+        """The run of a result that is there whole; None where the server has it, or where tracking is off.
+
+        What a kill or an outage kept from the server is tracked by the next call: a receipt lies beside the result only
+        when all of the run has arrived.
+
+        Args:
+            beside: The result's folder, also on an object store; keeps the receipts.
+            kind: preprocess, generate, evaluate ...
+            run_key: Names all that will be logged: another result is another run.
+            home: As for `open`.
+            line: As for `open`.
+            kept_in: As for `open`.
+
+        Raises:
+            ValueError: If the line's name has both kinds of quotes.
+        """
+        uri = self._uri_for(home)
+        receipts = Receipts(beside, uri)
+        if uri == OFF or receipts.has(kind, run_key):
+            return None
+        outbox = self._outbox(uri, kind=kind, run_key=run_key, home=home, line=line, kept_in=kept_in)
+        return TrackedRun(outbox, on_whole=lambda: receipts.add(kind, run_key))
+
+    def _outbox(self, uri: str, *, kind: str, run_key: str, home: Path, line: str, kept_in: str) -> Outbox[MlflowRun]:
         slot = RunSlot(line=self.line or line, kind=kind, run_key=run_key, home=home, begun_ms=_now_ms())
         outbox = Outbox(lambda: open_run(connect(uri), slot), server=uri, kept_in=kept_in)
         outbox.deliver()
-        return TrackedRun(outbox)
+        return outbox
+
+    def _uri_for(self, home: Path) -> str:
+        return self.uri or default_uri(home.resolve().parent)
 
 
 def _now_ms() -> int:

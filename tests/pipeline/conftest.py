@@ -1,4 +1,4 @@
-"""A Ray head of the tests' own."""
+"""A Ray head and an MLflow database of the tests' own."""
 
 import contextlib
 import os
@@ -16,6 +16,8 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
+
+from pipeline.tracking.uris import default_uri
 
 START_TIMEOUT_S = 120.0
 
@@ -128,3 +130,20 @@ def ray_head(running_ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> RayH
     monkeypatch.setenv("RAY_AUTH_TOKEN", running_ray_head.token)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return running_ray_head
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: its migrations take seconds, a copy of it none."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(migrated_database: Path, tmp_path: Path) -> str:
+    """Of a database to track in: the one beside runs in the test's folder."""
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
+    return default_uri(tmp_path)

@@ -29,14 +29,16 @@ def test_a_folder_is_scored_once_and_tracked_with_its_report(tmp_path: Path) -> 
     videos.mkdir()
     write_take(videos / "good.mp4", 40)
     (videos / "broken.mp4").write_text("no video")
-    tracking = Tracking(uri=None, line=None)
 
-    def evaluate() -> dict[str, float]:
+    def evaluate(uri: str | None = None) -> dict[str, float]:
+        tracking = Tracking(uri=uri, line=None)
         return evaluate_videos(videos, out, load_recipe("embedded"), line="takes", address="local", tracking=tracking)
 
     with ray_cluster("local", num_cpus=1):
-        figures = evaluate()
+        figures = evaluate("none")
+        assert not (out / RUNS_FILE).exists()
         page = (out / "index.html").stat().st_mtime_ns
+        assert evaluate() == figures  # tracks what nobody has tracked
         assert evaluate() == figures
         assert (out / "index.html").stat().st_mtime_ns == page
         write_take(videos / "another.mp4", 40)

@@ -1,11 +1,24 @@
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from PIL import Image
 
 from pipeline.config import load_recipe
-from pipeline.jobs.generate import GenerateRequest, preview_videos, read_prompts, read_upright
+from pipeline.jobs.generate import (
+    GenerateRequest,
+    generate_videos,
+    preview_videos,
+    read_prompts,
+    read_upright,
+    request_fingerprint,
+)
+from pipeline.tracking.lines import RUNS_FILE
+from pipeline.tracking.tracked_run import Tracking
 from tests.training.small_dataset import CODEC, MODEL
 from training.checkpoint import start_weights
 from training.model.weights import save_model
@@ -19,9 +32,9 @@ def test_previewed_videos_have_their_length_in_frames_and_segments(tmp_path: Pat
     assert (plan.num_frames, plan.num_segments, plan.is_made) == (240, 7, False)
 
 
-def save_tiny_model(folder: Path) -> Path:
+def save_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     codec = replace(CODEC, codec_id="dct")
-    model = start_weights(MODEL, codec, init=None, seed=0)
+    model = start_weights(MODEL, codec, init=None, seed=seed)
     save_model(model, folder, config=MODEL, codec=codec, fps=24.0, sizes_px=((64, 64),))
     return folder
 
@@ -94,3 +107,50 @@ def test_a_portrait_that_lies_on_its_side_is_set_upright(tmp_path: Path) -> None
     assert upright.shape == (32, 16, 3)
     assert (upright[:16] == (255, 0, 0)).all()
     assert (upright[16:] == (0, 0, 255)).all()
+
+
+def put_video(request: GenerateRequest, model: Path) -> None:
+    """As a call leaves it that was killed before it could track."""
+    request.out.touch()
+    asked = request_fingerprint(request, load_recipe("embedded"), model)
+    request.out.with_suffix(".json").write_text(json.dumps({"request": asked}))
+
+
+def generate(requests: Sequence[GenerateRequest], model: Path, uri: str) -> list[Run]:
+    """All runs that the folder of the videos has after the call."""
+    home = requests[0].out.parent
+    generate_videos(
+        requests, load_recipe("embedded"), model=model, home=home, line="mine", address=None,
+        tracking=Tracking(uri=uri, line=None),
+    )  # fmt: skip
+    runs = json.loads((home / RUNS_FILE).read_text()).values()
+    return [MlflowClient(uri).get_run(run_id) for run_id in runs]
+
+
+def test_videos_that_a_killed_call_made_are_tracked_by_the_next_one_and_once(uri: str, tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    requests = [request_of(tmp_path, out=tmp_path / f"{name}.mp4", seconds=s) for name, s in (("a", 10.0), ("b", 2.0))]
+    for request in requests:
+        put_video(request, model)
+
+    (run,) = generate(requests, model, uri)
+
+    frames = MlflowClient(uri).get_metric_history(run.info.run_id, "frames")
+    assert [(point.step, point.value) for point in frames] == [(0, 240), (1, 48)]
+    names = {Path(file.path).name for file in MlflowClient(uri).list_artifacts(run.info.run_id, "videos")}
+    assert names == {"a.mp4", "a.json", "b.mp4", "b.json"}
+    assert run.info.status == "FINISHED"
+    (again,) = generate(requests, model, uri)
+    assert again.data.tags["longtake.attempt"] == "1"
+
+
+def test_another_video_or_another_model_in_the_same_folder_is_another_run(uri: str, tmp_path: Path) -> None:
+    model, another = save_tiny_model(tmp_path / "model"), save_tiny_model(tmp_path / "another", seed=1)
+    a, b = (request_of(tmp_path, out=tmp_path / f"{name}.mp4", seconds=s) for name, s in (("a", 10.0), ("b", 2.0)))
+    for request, of in ((a, model), (b, model), (a, another)):
+        put_video(request, of)
+        runs = generate([request], of, uri)
+
+    assert [run.data.metrics["frames"] for run in runs] == [240, 48, 240]
+    weights = [run.data.tags["longtake.weights_sha256"] for run in runs]
+    assert weights[0] == weights[1] != weights[2]

@@ -45,8 +45,8 @@ def put(outbox: Outbox[Server], number: int) -> None:
     outbox.add("metrics", lambda server: server.take(number))
 
 
-def end(outbox: Outbox[Server], number: int) -> None:
-    outbox.close("status FINISHED", lambda server: server.take(number))
+def end(outbox: Outbox[Server], number: int) -> bool:
+    return outbox.close("status FINISHED", lambda server: server.take(number))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_what_never_arrived_is_named_in_the_end_with_the_place_where_it_is(
     server.is_there = False
     for number in (2, 3):
         put(outbox, number)
-    end(outbox, 4)
+    assert not end(outbox, 4)
     away, end_of_it = (record.getMessage() for record in caplog.records)
     assert away.startswith("tracking is away")
     assert end_of_it == (
@@ -115,7 +115,7 @@ def test_the_end_asks_a_server_again_that_was_away_a_moment_ago(outbox: Outbox[S
     server.is_there = False
     put(outbox, 1)
     server.is_there = True
-    end(outbox, 2)
+    assert end(outbox, 2)
     assert server.got == [1, 2]
 
 
@@ -143,7 +143,7 @@ def test_a_server_that_lets_nobody_in_is_asked_once(caplog: pytest.LogCaptureFix
     outbox = Outbox(refuse, server="host", kept_in="metrics.jsonl", clock=Clock())
     for number in range(3):
         put(outbox, number)
-    end(outbox, 3)
+    assert not end(outbox, 3)
     assert len(asked) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "tracking is off: who are you?; the work goes on without it"

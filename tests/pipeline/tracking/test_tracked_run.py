@@ -14,6 +14,7 @@ from pipeline.tracking.outbox import RETRY_AFTER_S, Outbox
 from pipeline.tracking.server import connect
 from pipeline.tracking.tracked_run import TrackedRun, Tracking
 from pipeline.tracking.uris import default_uri
+from preprocessing.storage import open_storage
 
 
 def teacher_run(uri: str, home: Path) -> TrackedRun:
@@ -194,3 +195,50 @@ def test_tracking_uri_none_tracks_nothing_and_says_nothing(tmp_path: Path, caplo
     use_everything(teacher_run("none", tmp_path), tmp_path)
     assert not caplog.records
     assert not (tmp_path / RUNS_FILE).exists()
+
+
+def result_run(uri: str, home: Path) -> TrackedRun | None:
+    return Tracking(uri=uri, line=None).open_result(
+        beside=open_storage(str(home)), kind="evaluate", run_key="a", home=home, line="street", kept_in="results.json"
+    )
+
+
+def test_a_result_that_the_server_has_is_not_tracked_again_and_no_server_is_asked(uri: str, tmp_path: Path) -> None:
+    run = result_run(uri, tmp_path)
+    assert run is not None
+    use_everything(run, tmp_path)
+    assert_all_is_there(uri, run_id(tmp_path))
+    (tmp_path / "mlflow.db").unlink()
+    assert result_run(uri, tmp_path) is None
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_result_that_was_killed_while_it_was_tracked_is_tracked_by_the_next_call(uri: str, tmp_path: Path) -> None:
+    killed = result_run(uri, tmp_path)
+    assert killed is not None
+    killed.log_metrics_batch({0: {"loss": 1.0}})
+    again = result_run(uri, tmp_path)
+    assert again is not None
+    use_everything(again, tmp_path)
+    assert_all_is_there(uri, run_id(tmp_path))  # one run, no step twice
+
+
+def test_a_result_whose_server_never_came_back_is_tracked_by_the_next_call(
+    migrated_database: Path, tmp_path: Path
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.mkdir()  # in the way: no database can be opened here
+    missed = result_run(default_uri(tmp_path), tmp_path)
+    assert missed is not None
+    use_everything(missed, tmp_path)
+    database.rmdir()
+    shutil.copy(migrated_database, database)
+    again = result_run(default_uri(tmp_path), tmp_path)
+    assert again is not None
+    use_everything(again, tmp_path)
+    assert_all_is_there(default_uri(tmp_path), run_id(tmp_path))
+
+
+def test_a_result_is_tracked_nowhere_with_the_tracking_uri_none(tmp_path: Path) -> None:
+    assert result_run("none", tmp_path) is None
+    assert not list(tmp_path.iterdir())
