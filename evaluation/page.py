@@ -41,9 +41,13 @@ def render(videos: Sequence[VideoScores], summary: Sequence[MetricSummary], sett
     )
 
 
+WEIGHTS = "model.weights_sha256"
+"""Under this name the record beside a video names the weights that made it."""
+
+
 def origin(provenance: Provenance) -> str:
     """Which codec and weights made a video, as far as its record says."""
-    keys = {"codec": "model.codec_id", "model": "model.preset", "weights": "model.weights_sha256"}
+    keys = {"codec": "model.codec_id", "model": "model.preset", "weights": WEIGHTS}
     known = {word: provenance.details[key][:16] for word, key in keys.items() if key in provenance.details}
     return ", ".join(f"{word} {value}" for word, value in known.items()) or "codec and weights unknown"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation.config import EvaluateConfig
 from evaluation.metrics.catalogue import WEIGHTED
-from evaluation.page import origin, render
+from evaluation.page import WEIGHTS, origin, render
 from evaluation.statistics import summarise
 from evaluation.types import DriftScores, Estimate, MetricScore, MetricSummary, Skipped, VideoScores
 
@@ -68,6 +68,12 @@ def stored_figures(out: Path, fingerprint: str) -> dict[str, float] | None:
         return None
     is_same = isinstance(results, dict) and results.get("fingerprint") == fingerprint
     return results["figures"] if is_same and (out / "index.html").is_file() else None
+
+
+def stored_weights(out: Path) -> tuple[str, ...]:
+    """Hashes of all weights that made videos of the report in `out`, as far as their records say; sorted."""
+    videos = json.loads((out / "results.json").read_text(encoding="utf-8"))["videos"]
+    return tuple(sorted({video["made"][WEIGHTS] for video in videos if WEIGHTS in video.get("made", {})}))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import ray
 
 from evaluation import score
 from evaluation.config import EvaluateConfig
-from evaluation.report import store_features, stored_figures, write_report
+from evaluation.report import store_features, stored_figures, stored_weights, write_report
 from evaluation.score import score_video, video_names
 from evaluation.types import VideoScores
 from pipeline.config import Recipe, fingerprint
@@ -94,7 +94,13 @@ def _track(
     if run is None:
         return
     run.log_params(settings.model_dump())
+    run.set_tags(_origin(stored_weights(out)))
     run.log_metrics_batch({0: figures})
     for file in ("index.html", "results.json"):
         run.log_artifact(out / file)
     run.finish("FINISHED")
+
+
+def _origin(weights: Sequence[str]) -> dict[str, str]:
+    """A tag that the training run of these weights has as well, beside its dataset versions."""
+    return {"longtake.weights_sha256": ",".join(weights)} if weights else {}

@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from evaluation.config import EvaluateConfig
 from evaluation.page import curve_svg
-from evaluation.report import headline, stored_figures, write_report
+from evaluation.report import headline, stored_figures, stored_weights, write_report
 from evaluation.score import evaluate_folder
 from evaluation.statistics import summarise
 
@@ -81,6 +82,18 @@ def test_a_report_is_known_again_by_what_it_was_made_of(report: Path, tmp_path: 
     assert figures["eval/ref/contrast"] > 0
     assert stored_figures(report, "f2") is None
     assert stored_figures(tmp_path, "f1") is None
+
+
+def test_all_weights_that_made_the_videos_are_named_once(tmp_path: Path, make_take: MakeTake) -> None:
+    make_take(tmp_path / "a.mp4", num_frames=2)
+    (unknown,) = evaluate_folder(tmp_path, EvaluateConfig())
+    assert unknown.provenance is not None
+    known = [
+        replace(unknown, provenance=replace(unknown.provenance, details={"model.weights_sha256": weights}))
+        for weights in ("bb", "aa", "bb")
+    ]
+    write_report([*known, unknown], tmp_path, EvaluateConfig(), fingerprint="f1")
+    assert stored_weights(tmp_path) == ("aa", "bb")
 
 
 def test_a_flat_curve_is_a_line_in_the_middle() -> None:

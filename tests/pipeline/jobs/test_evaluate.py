@@ -29,6 +29,13 @@ def test_a_folder_is_scored_once_and_tracked_with_its_report(tmp_path: Path) -> 
     videos.mkdir()
     write_take(videos / "good.mp4", 40)
     (videos / "broken.mp4").write_text("no video")
+    record = {
+        "num_frames": 40,
+        "conditioning": [[0, 1]],
+        "generated": [[1, 40]],
+        "model": {"weights_sha256": "ab" * 32},
+    }
+    (videos / "good.json").write_text(json.dumps(record))
 
     def evaluate(uri: str | None = None) -> dict[str, float]:
         tracking = Tracking(uri=uri, line=None)
@@ -55,5 +62,6 @@ def test_a_folder_is_scored_once_and_tracked_with_its_report(tmp_path: Path) -> 
     client = MlflowClient(default_uri(tmp_path))
     first = client.get_run(next(iter(runs.values())))
     assert first.info.status == "FINISHED"
+    assert first.data.tags["longtake.weights_sha256"] == "ab" * 32  # as the training run of these weights
     assert first.data.metrics["eval/ref/contrast/drift"] == figures["eval/ref/contrast/drift"]
     assert {file.path for file in client.list_artifacts(first.info.run_id)} == {"index.html", "results.json"}
