@@ -13,7 +13,7 @@ RECEIPTS_FILE = "receipts.json"
 
 
 class Receipts:
-    """What one server has of the results in one folder."""
+    """What one server has of the results in one folder; a receipt that cannot be kept costs a warning, not the work."""
 
     def __init__(self, beside: Storage, uri: str) -> None:
         """Reads nothing yet.
@@ -31,7 +31,10 @@ class Receipts:
     def add(self, kind: str, run_key: str) -> None:
         """Keeps that the server has this run whole."""
         names = sorted({*self._names(), self._name(kind, run_key)})
-        self._beside.write_atomic(RECEIPTS_FILE, f"{json.dumps(names, indent=2)}\n".encode())
+        try:
+            self._beside.write_atomic(RECEIPTS_FILE, f"{json.dumps(names, indent=2)}\n".encode())
+        except OSError as error:
+            logger.warning("no receipt was kept, the next call tracks %s again: %s", kind, error)
 
     def _name(self, kind: str, run_key: str) -> str:
         return f"{self._server} {kind} {run_key}"
@@ -41,6 +44,7 @@ class Receipts:
             return json.loads(self._beside.read_bytes(RECEIPTS_FILE))
         except FileNotFoundError:
             return []
-        except ValueError:
-            logger.warning("%s/%s is not JSON; its runs are tracked again", self._beside.uri, RECEIPTS_FILE)
+        except (OSError, ValueError) as error:
+            place = f"{self._beside.uri}/{RECEIPTS_FILE}"
+            logger.warning("%s cannot be read, its runs are tracked again: %s", place, error)
             return []

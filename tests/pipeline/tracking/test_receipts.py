@@ -28,6 +28,12 @@ def test_a_receipt_tells_no_password(tmp_path: Path) -> None:
 def test_damaged_receipts_are_none_and_are_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / RECEIPTS_FILE).write_text("[")
     assert not receipts(tmp_path).has("evaluate", "a")
-    assert "is not JSON; its runs are tracked again" in caplog.text
+    assert "cannot be read, its runs are tracked again" in caplog.text
     receipts(tmp_path).add("evaluate", "a")
     assert receipts(tmp_path).has("evaluate", "a")
+
+
+def test_a_receipt_that_cannot_be_kept_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / RECEIPTS_FILE).mkdir()
+    receipts(tmp_path).add("evaluate", "a")
+    assert "no receipt was kept, the next call tracks evaluate again" in caplog.text
