@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.demo import NUM_SEGMENTS, longest_held_out, run_demo
 from pipeline.demo_summary import DemoSummary
 from pipeline.tracking.tracked_run import Tracking
-from pipeline.tracking.uris import default_uri
+from pipeline.tracking.uris import OFF, default_uri
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.degenerate import degenerate_films
 from preprocessing.rendering.demo_set import write_film
@@ -61,14 +62,14 @@ def test_own_videos_that_are_all_dropped_end_the_demo_before_training(tmp_path: 
     write_film(degenerate_films()[0], videos, seed=0)
 
     with pytest.raises(ValueError, match=r"none of its 2 clips was kept; .*longtake inspect \S+ clips"):
-        _demo(videos, tmp_path / "demo", load_recipe("demo", TINY))
+        _demo(videos, tmp_path / "demo", load_recipe("demo", TINY), Tracking(uri=OFF, line=None))
 
     assert not list((tmp_path / "demo").rglob("stage.json"))
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
+def test_own_videos_run_through_the_whole_line_once(tmp_path: Path, migrated_database: Path) -> None:
     """Given two takes, when the demo runs twice, then the second run finds all steps done and gives the same figures."""
     videos = tmp_path / "own videos"
     videos.mkdir()
@@ -77,8 +78,11 @@ def test_own_videos_run_through_the_whole_line_once(tmp_path: Path) -> None:
     (videos / "broken.mp4").write_text("no video")
     recipe = load_recipe("demo", TINY)
     on_ctrl_c = signal.getsignal(signal.SIGINT)
+    (tmp_path / "demo").mkdir()
+    shutil.copy(migrated_database, tmp_path / "demo" / "mlflow.db")
 
-    first, second = (_demo(videos, tmp_path / "demo", recipe) for _ in range(2))
+    tracking = Tracking(uri=_uri(tmp_path / "demo"), line=None)
+    first, second = (_demo(videos, tmp_path / "demo", recipe, tracking) for _ in range(2))
 
     assert [step.name for step in first.steps] == ["preprocess", "teacher", "direct", "generate", "evaluate"]
     assert signal.getsignal(signal.SIGINT) is on_ctrl_c  # Ray Train would take it, and keep it
@@ -137,6 +141,5 @@ def _uri(out: Path) -> str:
     return default_uri(out)
 
 
-def _demo(videos: Path, out: Path, recipe: Recipe) -> DemoSummary:
-    tracking = Tracking(uri=_uri(out), line=None)
+def _demo(videos: Path, out: Path, recipe: Recipe, tracking: Tracking) -> DemoSummary:
     return run_demo(videos=videos, out=out, recipe=recipe, address=None, tracking=tracking)

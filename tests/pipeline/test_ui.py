@@ -55,13 +55,13 @@ def test_a_page_with_runs_needs_no_word(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.mark.slow
-def test_the_page_avoids_a_taken_port_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_the_page_avoids_a_taken_port_and_leaves_nothing_running(uri: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, default_uri(tmp_path), str(port)],
+            [sys.executable, "-c", SERVE, uri, str(port)],
             env={**os.environ, "PYTHONPATH": str(Path.cwd())},
             stdout=subprocess.PIPE,
             text=True,
