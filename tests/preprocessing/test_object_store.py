@@ -113,6 +113,7 @@ def test_scanning_a_bucket_gives_what_scanning_a_folder_gives(bucket: str, raw: 
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_an_object_that_left_is_missing_and_a_shut_store_blames_no_video(
     bucket: str, raw: Path, worker: IsolatedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
