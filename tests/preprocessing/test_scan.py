@@ -11,14 +11,14 @@ from threading import Timer
 import numpy as np
 import pytest
 
-from preprocessing.candidates import Footage, candidates_of
+from preprocessing.candidates import candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.downloads import Downloads
 from preprocessing.input_files import NOT_A_FILE
 from preprocessing.isolation import IsolatedWorker
 from preprocessing.reasons import Reason
-from preprocessing.replay import decided_clips
+from preprocessing.replay import decided_clips, footage_of
 from preprocessing.samples import Decision, Source, SourceScan, Span
 from preprocessing.scan import ScanSettings, scan_input, scan_source
 from preprocessing.video_io.write import Mp4Writer
@@ -38,19 +38,7 @@ def source_at(path: Path) -> Source:
 
 
 def decided(scan: SourceScan) -> tuple[Decision, ...]:
-    assert scan.probe is not None
-    assert scan.signals is not None
-    found = candidates_of(
-        Footage(
-            source_id="a1",
-            num_frames=scan.num_frames,
-            height_px=scan.probe.height_px,
-            width_px=scan.probe.width_px,
-            transitions=scan.transitions,
-            signals=scan.signals,
-        ),
-        ClipsConfig(),
-    )
+    found = candidates_of(footage_of(scan), ClipsConfig())
     return decisions(found, DecideConfig())
 
 

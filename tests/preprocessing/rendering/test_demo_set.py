@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import pytest
 
-from preprocessing.candidates import Footage, candidates_of
+from preprocessing.candidates import candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig, MotionConfig, ScanConfig, SourcesConfig, TransitionsConfig
 from preprocessing.decide import decisions
 from preprocessing.isolation import IsolatedWorker
@@ -15,6 +15,7 @@ from preprocessing.rendering.demo_set import TRUTH_FILE, demo_films, render_demo
 from preprocessing.rendering.films import Film
 from preprocessing.rendering.takes import takes
 from preprocessing.rendering.truth import Outcome, Truth, differences
+from preprocessing.replay import footage_of
 from preprocessing.samples import FRAMES_PER_SEGMENT, SourceScan
 from preprocessing.scan import ScanSettings, scan_source
 from preprocessing.sources import find_sources
@@ -77,17 +78,7 @@ def _outcome(scan: SourceScan) -> Outcome:
     name = Path(scan.source.uri).name
     if scan.probe is None or scan.signals is None:
         return Outcome(file=name, failed_for=scan.reasons[0], kept=0, dropped={})
-    found = candidates_of(
-        Footage(
-            source_id=scan.source.source_id,
-            num_frames=scan.num_frames,
-            height_px=scan.probe.height_px,
-            width_px=scan.probe.width_px,
-            transitions=scan.transitions,
-            signals=scan.signals,
-        ),
-        ClipsConfig(max_segments=8),
-    )
+    found = candidates_of(footage_of(scan), ClipsConfig(max_segments=8))
     reasons = [decision.reasons for decision in decisions(found, DecideConfig())]
     dropped = Counter(first for first, *_ in filter(None, reasons))
     return Outcome(file=name, failed_for=None, kept=reasons.count(()), dropped=dict(dropped))

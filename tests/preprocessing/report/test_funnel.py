@@ -35,7 +35,18 @@ def transitions_at(cuts: Sequence[int], mixed: int, first_frame: int) -> list[Tr
 
 def clips_of(scan: SourceScan, clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
     assert scan.signals is not None
-    return candidates_of(Footage(source_id=scan.source.source_id, num_frames=scan.num_frames, height_px=240, width_px=320, transitions=scan.transitions, signals=scan.signals, first_frame=scan.first_frame,), clips)  # fmt: skip
+    return candidates_of(
+        Footage(
+            source_id=scan.source.source_id,
+            num_frames=scan.num_frames,
+            height_px=240,
+            width_px=320,
+            transitions=scan.transitions,
+            signals=scan.signals,
+            first_frame=scan.first_frame,
+        ),
+        clips,
+    )
 
 
 def is_kept(clip: ClipCandidate) -> bool:
