@@ -7,12 +7,11 @@ rank that waits reads what all ranks wrote. No progress of anybody for the time-
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-TICKS = 10
+LOOKS = 10
 """Looks at the heartbeats within one time-out."""
 
 
@@ -37,6 +36,31 @@ class Pulse:
             yield
         finally:
             self.waiting = False
+
+
+class Patience:
+    """Of a rank that waits: runs out after a time-out's looks at which no rank had made progress.
+
+    Looks are counted and not seconds: a machine that stood still for an hour has not waited for anybody.
+    """
+
+    def __init__(self) -> None:
+        """Has seen nobody."""
+        self._seen: Mapping[int, int] = {}
+        self._looks = 0
+
+    def runs_out(self, meetings: Mapping[int, int], *, waiting: bool) -> bool:
+        """Take one more look.
+
+        Args:
+            meetings: How often each rank has met the others by now.
+            waiting: Whether this rank is waiting for them.
+        """
+        if meetings != self._seen or not waiting:
+            self._seen, self._looks = meetings, 0
+        else:
+            self._looks += 1
+        return self._looks > LOOKS
 
 
 OnHang = Callable[[str], None]
@@ -73,15 +97,12 @@ def watch(
 def _watch(
     pulse: Pulse, folder: Path, rank: int, num_ranks: int, timeout_s: float, on_hang: OnHang, stop: threading.Event
 ) -> None:
-    seen: Mapping[int, int] = {}
-    since_s = time.monotonic()
-    while not stop.wait(timeout_s / TICKS):
+    patience = Patience()
+    while not stop.wait(timeout_s / LOOKS):
         with suppress(OSError):  # a full disk ends the run elsewhere, with its own message
             _beat(folder, rank, pulse.meetings)
         meetings = {other: _meetings(folder, other) for other in range(num_ranks)}
-        if meetings != seen or not pulse.waiting:
-            seen, since_s = meetings, time.monotonic()
-        elif time.monotonic() - since_s > timeout_s:
+        if patience.runs_out(meetings, waiting=pulse.waiting):
             on_hang(hang_message(meetings, timeout_s))
             return
 

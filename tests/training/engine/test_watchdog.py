@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.engine.watchdog import Pulse, hang_message, watch
+from training.engine.watchdog import LOOKS, Patience, Pulse, hang_message, watch
 
 
 def watched(pulse: Pulse, folder: Path, heard: list[str], hung: threading.Event, rank: int = 0):  # noqa: ANN201
@@ -27,13 +27,22 @@ def test_a_rank_that_computes_for_long_is_left_alone(tmp_path: Path) -> None:
         assert not hung.wait(0.6)
 
 
-def test_a_rank_that_waits_for_one_that_makes_progress_is_left_alone(tmp_path: Path) -> None:
-    heard, hung, slow, waiting = [], threading.Event(), Pulse(), Pulse()
-    with watched(slow, tmp_path, heard, hung, rank=1), watched(waiting, tmp_path, heard, hung), waiting.meeting():
-        for _ in range(6):
-            with slow.meeting():
-                pass
-            assert not hung.wait(0.1)
+def test_a_rank_that_waits_for_one_that_makes_progress_is_left_alone() -> None:
+    patience = Patience()
+    looks = [{0: 1, 1: step} for step in range(5) for _ in range(LOOKS)]
+    assert not any(patience.runs_out(meetings, waiting=True) for meetings in looks)
+
+
+def test_patience_runs_out_after_a_time_out_of_looks_without_progress() -> None:
+    patience = Patience()
+    looks = [patience.runs_out({0: 1, 1: 0}, waiting=True) for _ in range(LOOKS + 2)]
+    assert looks == [False] * (LOOKS + 1) + [True]
+
+
+def test_what_was_waited_before_does_not_count() -> None:
+    patience = Patience()
+    waiting = [True] * LOOKS + [False] + [True] * LOOKS
+    assert not any(patience.runs_out({0: 1, 1: 0}, waiting=now) for now in waiting)
 
 
 def test_a_rank_that_never_wrote_did_not_come_either(tmp_path: Path) -> None:
