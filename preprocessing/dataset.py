@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preprocessing import plan_rows
@@ -21,7 +20,7 @@ from preprocessing.ledger import Ledger
 from preprocessing.relations import ascending, matching_rows, texts
 from preprocessing.samples import CodecRecord, ShardRecord, Verdict
 from preprocessing.shards import file_key
-from preprocessing.storage import Storage, open_storage, parquet_bytes
+from preprocessing.storage import Storage, open_storage, parquet_bytes, parquet_table
 
 SCHEMA_VERSION = 2
 RECORD_KEY = "dataset.json"
@@ -170,7 +169,7 @@ class Dataset:
         data = self.storage.read_bytes(manifest_key(name))
         if hashlib.sha256(data).hexdigest() != name:
             raise ValueError(f"{manifest_key(name)}: its bytes are not those that were written")
-        return Manifest(sha256=name, table=pq.read_table(pa.BufferReader(data)))
+        return Manifest(sha256=name, table=parquet_table(data))
 
     def _why_no_samples(self) -> str:
         place, clips, sources = self.storage.uri, self.ledger.clips(), self.ledger.sources()

@@ -265,12 +265,21 @@ def read_parquet(storage: Storage, key: str, columns: list[str] | None = None) -
     """
     path = storage.local_path(key)
     source = pa.memory_map(str(path)) if path is not None else pa.BufferReader(storage.read_bytes(key))
-    # not pq.read_table: that imports pyarrow.dataset, and with it pandas
     try:
-        with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return file.read(columns=columns)
+        return _table_of(source, columns)
     except (OSError, ValueError) as error:  # pyarrow's OSError is of a page's checksum: the file is open already
         raise ValueError(f"{key} is not what was written: {error}") from error
+
+
+def parquet_table(data: bytes) -> pa.Table:
+    """The table of :func:`parquet_bytes`."""
+    return _table_of(pa.BufferReader(data), columns=None)
+
+
+def _table_of(source: pa.NativeFile, columns: list[str] | None) -> pa.Table:
+    # not pq.read_table: it imports pyarrow.dataset, and with it pandas, and now and then aborts a process that ends soon after
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
+        return file.read(columns=columns)
 
 
 def iterate_chunks(storage: Storage, key: str, chunk_bytes: int) -> Iterator[bytes]:
