@@ -168,9 +168,10 @@ class DecideConfig(Settings):
     min_steadiness: Share = 0.2
     """Way of the camera over a second, as a share of the way it ran; less is `shaky` where nothing else moves (measured: shake
     0.07, hand-held footage from 0.4)."""
-    min_rest_motion: Annotated[float, Field(ge=0)] = 0.0
-    """Motion beside one shift, turn and zoom of the whole picture; less, in a clip that moves, is `still_image`. Off at 0: stills
-    under a pan and zoom have 0.1 to 0.7, but so may a pan over a far, still landscape; 0.5 where that is no loss."""
+    min_rest_motion: Annotated[float, Field(ge=0)] = 0.2
+    """Motion beside one shift, turn and zoom of the whole picture; less, in a clip that moves, is `still_image`. Measured: stills
+    under a pan and zoom 0.15 to 0.7, a rendered pan from 0.28, footage from 0.57; a pan over a far, still landscape may look like a
+    still. 0.5 finds most stills; 0 is off."""
     max_black_share: Share = 0.5
     """Share of frames darker than `clips.black_luma`; more is `black`."""
     max_frozen_share: Share = 0.5

@@ -92,10 +92,11 @@ def test_a_film_of_a_low_rate_that_repeats_nothing_is_judged_by_its_rate_alone()
     assert decide_one(candidate(source_fps=12.0, effective_fps=12.0), DecideConfig()).verdict is Verdict.KEEP
 
 
-def test_a_still_under_a_pan_is_dropped_only_where_one_asks_for_it() -> None:
-    flat = candidate(rest_motion=0.2)
-    assert decide_one(flat, DecideConfig()).verdict is Verdict.KEEP
-    assert decide_one(flat, DecideConfig(min_rest_motion=0.5)).reasons == (Reason.STILL_IMAGE,)
+def test_a_still_under_a_pan_is_named_as_such_unless_that_is_off() -> None:
+    flat, slow_pan = candidate(rest_motion=0.17), candidate(rest_motion=0.28)
+    assert decide_one(flat, DecideConfig()).reasons == (Reason.STILL_IMAGE,)
+    assert decide_one(flat, DecideConfig(min_rest_motion=0)).verdict is Verdict.KEEP
+    assert decide_one(slow_pan, DecideConfig()).verdict is Verdict.KEEP
 
 
 def test_a_still_camera_does_not_shake() -> None:

@@ -86,6 +86,11 @@ def test_what_the_manifest_wants_is_kept(found: tuple[Found, ...]) -> None:
         assert {verdict for verdict, _ in each.clips} == {Verdict.KEEP}, each.name
 
 
+def test_a_still_under_a_pan_is_named_as_such(found: tuple[Found, ...]) -> None:
+    named = {each.name for each in found if any(Reason.STILL_IMAGE in reasons for _, reasons in each.clips)}
+    assert named == {"edge_pan_over_still.mp4"}
+
+
 def test_cuts_and_gradual_changes_are_found_where_they_are(found: tuple[Found, ...], tmp_path: Path) -> None:
     predictions = [
         {"uri": each.name, "kind": t.kind, "start_frame": t.start_frame, "end_frame": t.end_frame}
