@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.config import Recipe
+from preprocessing.captions.policy import is_asked_for
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 5 * 1024**3
@@ -59,7 +60,9 @@ def run_doctor(recipe: Recipe, *, folder: Path) -> tuple[Check, ...]:
 
 def needs_gpu(recipe: Recipe) -> bool:
     """Whether any step of the recipe runs on a GPU."""
-    devices = (recipe.encode.device, recipe.generate.device)
+    devices = [recipe.encode.device, recipe.generate.device]
+    if is_asked_for(recipe.captions):
+        devices.append(recipe.captions.device)
     return recipe.train.engine.use_gpu or any(device.startswith("cuda") for device in devices)
 
 

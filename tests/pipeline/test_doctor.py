@@ -36,6 +36,12 @@ def test_the_papers_recipe_asks_for_a_gpu_and_for_weights() -> None:
     assert check_weights(load_recipe("embedded")) == ()
 
 
+def test_captions_on_a_gpu_ask_for_one_only_if_any_are_written() -> None:
+    written = ("captions.device=cuda", "captions.empty=write", "captions.model=m")
+    assert needs_gpu(load_recipe("embedded", written))
+    assert not needs_gpu(load_recipe("embedded", written[:1]))
+
+
 def test_weights_are_where_the_recipe_says_or_asked_of_a_hub_only_if_allowed(tmp_path: Path) -> None:
     here, there = f"encode.hunyuan.vae={tmp_path}", "encode.hunyuan.tokenizer=someone/something"
     held = {check.name: check.ok for check in check_weights(load_recipe("framepack_f1_480p", [here, there]))}
