@@ -181,11 +181,12 @@ def main(arguments: Sequence[str]) -> int:
     """Prints a row for each combination; 1 if one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--zero-stages", type=int, nargs="+", choices=ZERO_STAGES, default=ZERO_STAGES)
     options = parser.parse_args(arguments)
     work = Path(mkdtemp(prefix="longtake-resume-"))
     dataset = make_dataset(work / "dataset")
     rows: list[Kill | Regrouping] = []
-    for zero_stage in ZERO_STAGES:
+    for zero_stage in options.zero_stages:
         for stage in ("teacher", "direct"):
             for measure in (kill, regroup):
                 rows.append(measure(work, dataset, stage, zero_stage))
