@@ -211,7 +211,9 @@ def measure_clips(steps: Steps, number: int) -> None:
     sources, found = make_sources(number // PER_SOURCE), make_candidates(number, np.random.default_rng(SEED))
     decided = steps.take(f"decide {number:,} clips", lambda: decide(found, DecideConfig()), rows_of)
     clips, empty = as_clips(decided), plan_rows.PLAN.empty_table()
-    kept = steps.take("join the kept ones to their sources", lambda: kept_clips(sources, clips, SIZES_PX), rows_of)
+    kept = steps.take(
+        "join the kept ones to their sources", lambda: kept_clips(sources, clips, SIZES_PX, eval_percent=5), rows_of
+    )
     planned = steps.take("plan them", lambda: plan_generated(kept, empty), shards_of)
     steps.take("plan them again: nothing is added", lambda: plan_generated(kept, planned), shards_of)
     steps.take("shards to encode", lambda: pending_shards(planned, (), FINGERPRINT), shards_of)

@@ -199,7 +199,10 @@ class _Line:
     def start_clip(self) -> PlannedClip:
         """The longest held-out sample, or the longest of all if none is held out."""
         dataset = Dataset.open(str(self.places.dataset))
-        kept = kept_clips(dataset.ledger.sources(), dataset.ledger.clips(), self.recipe.encode.sizes_px)
+        kept = kept_clips(
+            dataset.ledger.sources(), dataset.ledger.clips(), self.recipe.encode.sizes_px,
+            eval_percent=self.recipe.sources.eval_percent,
+        )  # fmt: skip
         encoded = set(dataset.load_manifest(None).table["clip_id"].to_pylist())
         return longest_held_out([clip for clip in planned_clips(kept) if clip.clip_id in encoded])
 

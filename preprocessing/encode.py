@@ -200,7 +200,7 @@ def _frames(clip: PlannedClip, chunks: Iterator[Chunk | Unreadable]) -> Iterator
 
 
 def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) -> dict[str, object]:
-    """What a sample says of itself: JSON values, no absolute path, time or host."""
+    """What a sample says of itself: JSON values, no absolute path, time or host; group and split may be newer in the manifest."""
     metadata: dict[str, object] = {
         "schema": SCHEMA,
         "clip_id": clip.clip_id,

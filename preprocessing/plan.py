@@ -18,6 +18,7 @@ from preprocessing import plan_rows
 from preprocessing.config import PlanConfig
 from preprocessing.relations import ascending, last_of_each, only, texts
 from preprocessing.samples import LATENTS_PER_SEGMENT, CodecRecord, PictureArea, ShardRecord, Verdict
+from preprocessing.sources import splits_of
 
 FINGERPRINT_DIGITS = 8
 """Hex digits of the encode fingerprint in a shard's name."""
@@ -182,19 +183,26 @@ def latent_bytes(clips: pa.Table, codec: CodecRecord) -> NDArray[np.int64]:
     return 2 * codec.latent_channels * (1 + LATENTS_PER_SEGMENT * num_segments) * area
 
 
-def kept_clips(sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int, int]]) -> pa.Table:
+def kept_clips(
+    sources: pa.Table, clips: pa.Table, sizes_px: Sequence[tuple[int, int]], *, eval_percent: int
+) -> pa.Table:
     """The clips that are kept, with all that encoding needs to know (schema `plan_rows.KEPT`).
+
+    Their split is that of the group which their source has now, not of the one that they were decided under: so no table of
+    kept clips has a group in two splits.
 
     Args:
         sources: `Ledger.sources()`.
         clips: `Ledger.clips()`.
         sizes_px: (height, width) of the buckets.
+        eval_percent: Share of groups held out.
     """
     kept = clips.filter(pc.field("decision") == str(Verdict.KEEP))
     of_clip = sources.take(pc.index_in(kept["source_id"], value_set=sources["source_id"].combine_chunks()))
     height_px, width_px = _nearest_sizes(of_clip, sizes_px)
     found = {"height_px": pa.array(height_px, pa.int32()), "width_px": pa.array(width_px, pa.int32())}
     found |= {name: of_clip[name] for name in _OF_SOURCE}
+    found |= {"split": splits_of(of_clip["group_id"], eval_percent)}
     found |= {"caption_origin": pa.array([""] * kept.num_rows, pa.string())}
     found |= {name: kept[name] for name in plan_rows.KEPT.names if name not in found}
     return pa.table(found).select(plan_rows.KEPT.names).cast(plan_rows.KEPT)

@@ -15,7 +15,7 @@ from preprocessing.decide import decide
 from preprocessing.pieces import Piece
 from preprocessing.reasons import Reason
 from preprocessing.samples import SourceScan
-from preprocessing.sources import split_of
+from preprocessing.sources import split_of, splits_of
 
 CAPTION_WORDS = "caption_words"
 """The score that a new caption changes without a new scan."""
@@ -104,7 +104,23 @@ def recaptioned_sources(sources: pa.Table, clips: pa.Table) -> set[str]:
         clips: `Ledger.clips()`.
     """
     words = pa.array([len(str(caption).split()) for caption in sources["caption"].to_pylist()], pa.float64())
+    decided: Any = pc.fill_null(pc.struct_field(clips["scores"], CAPTION_WORDS), pa.scalar(-1.0))
+    return _differing_sources(clips, decided, sources, words)
+
+
+def regrouped_sources(sources: pa.Table, clips: pa.Table, *, eval_percent: int) -> set[str]:
+    """Ids of sources whose group stands in another split than their clips were put into when they were decided.
+
+    Args:
+        sources: `Ledger.sources()`.
+        clips: `Ledger.clips()`.
+        eval_percent: Share of groups held out.
+    """
+    return _differing_sources(clips, clips["split"], sources, splits_of(sources["group_id"], eval_percent))
+
+
+def _differing_sources(clips: pa.Table, decided: pa.ChunkedArray, sources: pa.Table, now: pa.Array) -> set[str]:
+    """Ids of sources of which some clip was decided under another value than the source has now."""
     at = pc.index_in(clips["source_id"], value_set=sources["source_id"].combine_chunks())
-    decided = pc.struct_field(clips["scores"], CAPTION_WORDS)
-    differs = pc.not_equal(words.take(at), pc.fill_null(decided, pa.scalar(-1.0)))
+    differs = pc.not_equal(now.take(at), decided)
     return set(map(str, pc.unique(clips["source_id"].filter(differs)).to_pylist()))

@@ -24,7 +24,7 @@ def verify(dataset: Dataset) -> tuple[str, ...]:
     """Everything that is off, one line each; nothing if the dataset is sound.
 
     Checks the schema of every table, every byte of every shard against the ledger and its index, that sources, plan and
-    encodes add up, and that all samples of all versions are where they should be.
+    encodes add up, that all samples of all versions are where they should be, and that no version has a group in two splits.
     """
     broken = tuple(_check_ledger_schemas(dataset.storage))
     if broken:
@@ -157,6 +157,7 @@ def _check_manifests(dataset: Dataset) -> Iterator[str]:
             yield f"{manifest_key(name)}: has other columns than this version writes"
         else:
             yield from _check_places(name, samples, table["shard"].to_pylist(), table["clip_id"].to_pylist())
+            yield from _check_groups(name, table)
 
 
 def _samples(dataset: Dataset) -> set[tuple[str, str]]:
@@ -168,6 +169,16 @@ def _check_places(manifest: str, samples: set[tuple[str, str]], shards: list, cl
     for shard, clip_id in zip(shards, clip_ids, strict=True):
         if (shard, clip_id) not in samples:
             yield f"{manifest_key(manifest)}: sample {clip_id} should be in shard {shard}, which does not have it"
+
+
+def _check_groups(manifest: str, table: pa.Table) -> Iterator[str]:
+    places = table.group_by(["group_id", "split"]).aggregate([])
+    splits = Counter(texts(places["group_id"]))
+    for group_id in sorted(group_id for group_id, number in splits.items() if number > 1):
+        yield (
+            f"{manifest_key(manifest)}: group {group_id} stands in {splits[group_id]} splits; longtake plan, then encode, "
+            "publish a version that has it in one, and gc removes this one"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

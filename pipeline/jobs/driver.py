@@ -27,7 +27,7 @@ from preprocessing.intake import Intake
 from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.plan_rows import PLAN, shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
-from preprocessing.replay import recaptioned_sources
+from preprocessing.replay import recaptioned_sources, regrouped_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
@@ -222,14 +222,19 @@ class Driver:
     def _decide(self, source_ids: Collection[str]) -> None:
         settings = decide_fingerprint(self._recipe)
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
-        todo = {*self._ledger.undecided_sources(settings, source_ids), *recaptioned_sources(sources, clips)}
+        todo = {
+            *self._ledger.undecided_sources(settings, source_ids),
+            *recaptioned_sources(sources, clips),
+            *regrouped_sources(sources, clips, eval_percent=self._recipe.sources.eval_percent),
+        }
         if todo:
             decided = recipe_clips(self._ledger.iterate_scans(todo), self._recipe)
             self._ledger.append_clips(decided, todo, fingerprint=settings)
 
     def _kept(self, source_ids: Collection[str] | None = None) -> pa.Table:
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
-        return kept_clips(sources, clips, self._recipe.encode.sizes_px)
+        eval_percent = self._recipe.sources.eval_percent
+        return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=eval_percent)
 
     def pending_shards(self) -> pa.Table:
         """The rows of the shards that are planned and not encoded."""

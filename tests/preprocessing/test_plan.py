@@ -12,6 +12,7 @@ from preprocessing import plan_rows, rows
 from preprocessing.config import PlanConfig
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
 from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split, Verdict
+from preprocessing.sources import split_of
 from tests.preprocessing.test_ledger import kept_table, make_candidate, make_planned, make_scan, make_source, plan_table
 from tests.preprocessing.test_ledger import make_clips as decided_clips
 
@@ -165,10 +166,25 @@ def test_kept_clips_know_their_source_and_their_size() -> None:
     source = make_source("a", caption="a dog", licence="CC0")
     sources = pa.Table.from_pylist([rows.source_row(make_scan(source), fingerprint="f", part=0)], schema=rows.SOURCES)
     clips = decided_clips([make_candidate(source, 3), make_candidate(source, 4)], [Verdict.KEEP, Verdict.DROP])
-    (kept,) = plan_rows.planned_clips(kept_clips(sources, clips, [(64, 64), (48, 64)]))
+    (kept,) = plan_rows.planned_clips(kept_clips(sources, clips, [(64, 64), (48, 64)], eval_percent=50))
     assert (kept.height_px, kept.width_px) == (48, 64)
     assert (kept.caption, kept.licence, kept.location, kept.content_id) == ("a dog", "CC0", source.location, "1-1")
-    assert (kept.split, kept.clip_index, kept.scores) == (Split.EVAL, 3, {"dynamism": 1.5, "black_share": 0.0})
+    assert (kept.clip_index, kept.scores) == (3, {"dynamism": 1.5, "black_share": 0.0})
+
+
+def test_kept_clips_stand_in_the_split_of_the_group_that_their_source_has_now() -> None:
+    def split(group_id: str) -> Split:
+        source = make_source("a", group_id=group_id)
+        sources = pa.Table.from_pylist(
+            [rows.source_row(make_scan(source), fingerprint="f", part=0)], schema=rows.SOURCES
+        )
+        decided_before = decided_clips([make_candidate(source, 0)], [Verdict.KEEP])
+        (kept,) = plan_rows.planned_clips(kept_clips(sources, decided_before, [(64, 64)], eval_percent=50))
+        return kept.split
+
+    groups = [f"film {k}" for k in range(8)]
+    assert [split(group) for group in groups] == [split_of(group, 50) for group in groups]
+    assert {split(group) for group in groups} == set(Split)
 
 
 @pytest.mark.parametrize(

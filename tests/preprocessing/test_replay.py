@@ -1,16 +1,19 @@
 """Replaying stored scans under other settings, without any video."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from preprocessing import candidates
+from preprocessing import candidates, rows
 from preprocessing.candidates import candidates_of
 from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.motion import SERIES
-from preprocessing.replay import decided_clips, footage_of
+from preprocessing.replay import decided_clips, footage_of, regrouped_sources
 from preprocessing.samples import Signals, SourceScan, Transition, TransitionKind
+from preprocessing.sources import split_of
 from tests.preprocessing.test_ledger import A, B, make_scan, make_source
 
 
@@ -85,6 +88,19 @@ def test_a_threshold_changes_decisions_and_no_clip(min_dynamism: float) -> None:
     too_slow = [dynamism < min_dynamism for dynamism in after["dynamism"].to_pylist()]
     static = ["static" in reasons for reasons in after["reasons"].to_pylist()]
     assert [slow for slow, said in zip(too_slow, static, strict=True) if slow and not said] == []
+
+
+def test_a_source_is_regrouped_where_its_group_stands_in_another_split_than_its_clips() -> None:
+    clips = decided_clips(SCANS, ClipsConfig(), DecideConfig(), eval_percent=50)
+    groups = [f"film {k}" for k in range(8)]
+    for groups_now in product(groups, groups):
+        known = list(zip((A, B), groups_now, strict=True))
+        scans = [make_scan(replace(source, group_id=group)) for source, group in known]
+        sources = pa.Table.from_pylist(
+            [rows.source_row(s, fingerprint="f", part=0) for s in scans], schema=rows.SOURCES
+        )
+        expected = {s.source_id for s, group in known if split_of(group, 50) != split_of(s.group_id, 50)}
+        assert regrouped_sources(sources, clips, eval_percent=50) == expected
 
 
 def test_no_scans_give_no_clips() -> None:

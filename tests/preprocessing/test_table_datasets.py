@@ -62,7 +62,7 @@ def clips_of(table: Path, dataset: Path, worker: IsolatedWorker) -> tuple[Ledger
     ledger.append_scans([scan_input(source, SETTINGS, worker, downloads) for source in listing.sources], "f")
     found = decided_clips(ledger.iterate_scans(None), ClipsConfig(), DecideConfig(), eval_percent=config.eval_percent)
     ledger.append_clips(found, ledger.undecided_sources("f"), fingerprint="f")
-    kept = planned_clips(kept_clips(ledger.sources(), ledger.clips(), [(64, 64)]))
+    kept = planned_clips(kept_clips(ledger.sources(), ledger.clips(), [(64, 64)], eval_percent=config.eval_percent))
     return ledger, sorted(kept, key=lambda c: (c.uri, c.start_frame))
 
 

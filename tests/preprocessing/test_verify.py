@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from preprocessing.dataset import Dataset, manifest_key
@@ -53,6 +54,11 @@ def test_a_flipped_byte_in_an_index_or_a_manifest_is_a_problem(dataset: Dataset)
     assert "its bytes are not those that were written" in verify(dataset)[0]
 
 
+def with_one_held_out(samples: pa.Table) -> pa.Table:
+    splits = pa.array(["eval", *samples["split"].to_pylist()[1:]])
+    return samples.set_column(samples.column_names.index("split"), "split", splits)
+
+
 BREAKAGES: dict[str, Callable[[Dataset], None]] = {
     r"\.tar is missing": lambda d: d.storage.delete(tar_key(shard_keys(d.ledger.plan())[0].as_py())),
     r"index\.parquet is missing": lambda d: d.storage.delete(index_key(shard_keys(d.ledger.plan())[0].as_py())),
@@ -67,6 +73,7 @@ BREAKAGES: dict[str, Callable[[Dataset], None]] = {
         [ShardRecord(key=shard_keys(d.ledger.plan())[0].as_py(), sha256="", size=0, clip_ids=(), failed={"c0": "x"})]
     ),
     "which does not have it": lambda d: d.ledger.append_removed([shard_keys(d.ledger.plan())[0].as_py()]),
+    "group g stands in 2 splits": lambda d: d.write_manifest(with_one_held_out(d.load_manifest(None).table)),
     "no table of this name": lambda d: d.storage.write_atomic("ledger/notes-1.parquet", b"x"),
     "cannot be read": lambda d: d.storage.write_atomic("ledger/thumbs-00000000.parquet", b"x"),
 }

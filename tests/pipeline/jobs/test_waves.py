@@ -12,8 +12,8 @@ from pipeline.config import fingerprint, load_recipe
 from pipeline.jobs.driver import ENCODE_SETTINGS, Driver
 from preprocessing.dataset import Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
-from preprocessing.samples import ShardRecord, SourceScan
-from preprocessing.sources import InputSize, SourceListing
+from preprocessing.samples import ShardRecord, SourceScan, Split
+from preprocessing.sources import InputSize, SourceListing, split_of
 from tests.preprocessing.test_dataset import CODEC
 from tests.preprocessing.test_ledger import make_source
 from tests.preprocessing.test_replay import SCANS
@@ -21,6 +21,7 @@ from tests.preprocessing.test_replay import SCANS
 RECIPE = load_recipe(
     "embedded", ["plan.max_samples_per_shard=2", "decide.min_followed=0.0", "decide.max_dynamism=1000.0"]
 )
+EVAL_PERCENT = RECIPE.sources.eval_percent
 WAVES = (("a", "b"), ("c", "d"), ("e",))
 SCAN_OF = {name: replace(SCANS[0], source=make_source(name)) for wave in WAVES for name in wave}
 
@@ -83,6 +84,36 @@ def test_a_second_run_adds_nothing(tmp_path: Path) -> None:
     assert all(table.num_rows for table in first)
     assert sum(table.num_rows for table in run(dataset)) == 0
     assert driver_of(dataset).pending_shards().equals(pa.concat_tables(first))
+
+
+def test_a_group_that_comes_later_moves_its_clips_and_no_shard(tmp_path: Path) -> None:
+    dataset = new_dataset(tmp_path)
+    run(dataset)
+    ledger = Dataset.open(dataset.storage.uri).ledger
+    for shard in shards_of_plan(ledger.plan()):
+        clip_ids = tuple(clip.clip_id for clip in shard.clips)
+        ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=clip_ids, failed={})])
+    before = publish(dataset)
+    assert split_by_source(before) == {(make_source(name).source_id, "train") for name in "abcde"}
+    film = next(name for name in map(str, range(1000)) if split_of(name, EVAL_PERCENT) is Split.EVAL)
+    ledger.refresh_sources([replace(SCAN_OF[name].source, group_id=film) for name in "bd"], "scan")
+
+    after = publish(dataset)  # as encode does, with no new plan
+    assert sum(table.num_rows for table in run(dataset)) == 0
+
+    expected = {(make_source(name).source_id, "eval" if name in "bd" else "train") for name in "abcde"}
+    clips = Dataset.open(dataset.storage.uri).ledger.clips()
+    assert split_by_source(after) == split_by_source(clips) == expected
+    assert after["shard"].equals(before["shard"])
+
+
+def publish(dataset: Dataset) -> pa.Table:
+    driver_of(dataset).publish()
+    return Dataset.open(dataset.storage.uri).load_manifest(None).table
+
+
+def split_by_source(clips: pa.Table) -> set[tuple[object, object]]:
+    return set(zip(clips["source_id"].to_pylist(), clips["split"].to_pylist(), strict=True))
 
 
 def test_failed_clips_of_every_wave_are_planned_again_when_asked_for(tmp_path: Path) -> None:

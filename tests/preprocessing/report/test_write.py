@@ -53,7 +53,7 @@ def one_byte_each(clips: pa.Table) -> NDArray[np.int64]:
 
 def encode_all_but_one(dataset: Dataset, scratch: Path) -> None:
     ledger = dataset.ledger
-    kept = kept_clips(ledger.sources(), ledger.clips(), [(64, 64)])
+    kept = kept_clips(ledger.sources(), ledger.clips(), [(64, 64)], eval_percent=5)
     options = {"encode_fingerprint": FINGERPRINT}
     ledger.append_plan(
         plan(kept, PLAN.empty_table(), PlanConfig(max_samples_per_shard=2), latent_bytes=one_byte_each, **options)
@@ -72,7 +72,7 @@ def test_the_numbers_reconcile(dataset: Dataset, tmp_path: Path) -> None:
     assert (summary.sources, summary.sources_ok, summary.failed) == (4, 2, {"undecodable": 2})
     assert (summary.clips, summary.kept, summary.dropped) == (5, 3, {"static": 2})
     assert (summary.samples, summary.encode_failed, summary.waiting) == (1, 1, 1)
-    assert (summary.segments, summary.splits, summary.shards) == (1, {"eval": 1}, 1)
+    assert (summary.segments, summary.splits, summary.shards) == (1, {"train": 1}, 1)
     assert summary.kept_hours == pytest.approx(3 * 1.5 / 3600, abs=1e-6)
 
 
