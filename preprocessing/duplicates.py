@@ -72,18 +72,25 @@ def duplicates(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[s
         listed: With their hashes where those were read; empty files are not compared.
         known: Rows of the sources table, by source id.
     """
-    ids = {source.source_id for source in listed}
-    others = (s for s in _present(known) if s.source_id not in ids and known[s.source_id]["reason"] != Reason.DUPLICATE)
     alike: dict[object, list[Source]] = {}
-    for source in (*listed, *others):
-        if source.sha256 and source.size_bytes and source.content_id != ABSENT:
+    ids = {source.source_id for source in listed}
+    for source in present_sources(listed, known):
+        is_copy = source.source_id not in ids and known[source.source_id]["reason"] == Reason.DUPLICATE
+        if source.sha256 and source.size_bytes and source.content_id != ABSENT and not is_copy:
             alike.setdefault((source.sha256, source.span), []).append(source)
-    kept = {key: min(found, key=lambda source: _rank(source, known)) for key, found in alike.items()}
+    kept = {key: min(found, key=lambda source: rank(source, known)) for key, found in alike.items()}
     instead = ((source, kept.get((source.sha256, source.span))) for source in listed)
     return {s.source_id: other for s, other in instead if other is not None and other.source_id != s.source_id}
 
 
-def _rank(source: Source, known: Mapping[str, Mapping]) -> tuple[bool, str, str]:
+def present_sources(listed: Sequence[Source], known: Mapping[str, Mapping]) -> tuple[Source, ...]:
+    """What the inputs hold now, and all other sources that were there when they were last looked for."""
+    ids = {source.source_id for source in listed}
+    return (*listed, *(source for source in _present(known) if source.source_id not in ids))
+
+
+def rank(source: Source, known: Mapping[str, Mapping]) -> tuple[bool, str, str]:
+    """Sorts sources of one content: one under which the dataset has it comes first, then the first by uri."""
     row = known.get(source.source_id)
     is_kept = row is not None and has_content(row, source) and row["reason"] not in _NOT_KEPT
     return (not is_kept, source.uri, source.source_id)

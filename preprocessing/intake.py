@@ -1,8 +1,10 @@
 """What of a listing has to be scanned; the rest gets its row at once: what is absent, what vanished, and what is there twice."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from preprocessing.duplicates import duplicates, unread_sources, with_hashes, with_known_hashes
+from preprocessing.groups import shared_groups
 from preprocessing.input_files import ABSENT
 from preprocessing.ledger import Ledger
 from preprocessing.reasons import Reason
@@ -37,6 +39,7 @@ class Intake:
         unread = unread_sources(present, self._ledger.rows_by_id())
         if unread:
             present = with_hashes(present, self._read_hashes(unread))
+        present = self._with_groups(present)
         pending = {source.source_id for source in self._ledger.pending_sources(present, self._settings)}
         double = self._record_duplicates(present)
         self._ledger.refresh_sources(present, self._settings)
@@ -54,6 +57,12 @@ class Intake:
         scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
         self._ledger.append_scans(scans, self._settings)
         return with_known_hashes([source for source in listed if source.content_id != ABSENT], known)
+
+    def _with_groups(self, listed: Sequence[Source]) -> tuple[Source, ...]:
+        """Gives them in the groups that they share with others, and records these."""
+        groups = shared_groups(listed, self._ledger.rows_by_id())
+        self._ledger.append_groups(groups)
+        return tuple(replace(source, group_id=groups[source.source_id]) for source in listed)
 
     def _record_duplicates(self, listed: Sequence[Source]) -> set[str]:
         """Gives the ids of those that have the content of another one; their rows name it."""

@@ -101,6 +101,13 @@ class Ledger:
         if gone:
             self._append("sources", _table([{**row, **failure} for row in gone], rows.SOURCES))
 
+    def append_groups(self, group_ids: Mapping[str, str]) -> None:
+        """Record the groups of sources, by their ids; of those that have no row yet, and where nothing changed, nothing."""
+        rows_now = self.rows_by_id()
+        changed = [i for i in sorted(group_ids) if i in rows_now and rows_now[i]["group_id"] != group_ids[i]]
+        if changed:
+            self._append("sources", _table([{**rows_now[i], "group_id": group_ids[i]} for i in changed], rows.SOURCES))
+
     def rows_by_id(self) -> dict[str, dict]:
         """The current row of every source, by its id; not to be changed."""
         state = len(self._parts.numbers("sources"))

@@ -94,7 +94,7 @@ class Source:
 
     Attributes:
         source_id: Hash of `uri` and `span`.
-        group_id: The original video; splits never separate a group.
+        group_id: The original video: as a table names it, else a hash of the uri; splits never separate a group.
         uri: Path relative to the input as given, for people and for identity.
         location: Where the file is now; never stored in a shard.
         content_id: Size and modification time, or etag; where it moved, `sha256` says whether the content changed.

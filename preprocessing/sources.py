@@ -4,7 +4,7 @@ Identity: a source's uri is the name of the input's folder and the path below it
 ``s3://videos/raw`` all call the same file ``raw/a.mp4``, wherever ``raw`` is. `source_id` is a hash of the uri and of the span of the
 file that a table's row names, if any. Two inputs that give one uri to two different files are refused; a source that two inputs
 give is taken once, with the caption and columns of whichever has them. `content_id` is size and modification time in
-nanoseconds, or etag. `group_id` is the original video that a table names, else the file.
+nanoseconds, or etag. `group_id` is the original video that a table names, else the file; `preprocessing.groups` says who shares it.
 
 Captions: ``a.mp4.txt`` or ``a.txt`` beside ``a.mp4`` is its caption (UTF-8). A table's caption wins.
 """
@@ -107,6 +107,11 @@ def split_of(group_id: str, eval_percent: int) -> Split:
     """The split of a group: a hash decides, so a larger share only moves groups from train to eval."""
     place = int.from_bytes(hashlib.sha256(f"split {group_id}".encode()).digest()[:8], "big") / 2**64
     return Split.EVAL if place < eval_percent / 100 else Split.TRAIN
+
+
+def file_group(uri: str) -> str:
+    """The group of a file's sources where nobody names one."""
+    return _short_hash(uri)
 
 
 def splits_of(group_ids: pa.ChunkedArray, eval_percent: int) -> pa.Array:
@@ -249,10 +254,9 @@ def _same_file(left: str, right: str) -> bool:
 
 
 def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Source:
-    of_file = _short_hash(item.uri)
     return Source(
-        source_id=of_file if item.span is None else _short_hash(f"{item.uri} {item.span}"),
-        group_id=item.group or of_file,
+        source_id=_short_hash(item.uri if item.span is None else f"{item.uri} {item.span}"),
+        group_id=item.group or file_group(item.uri),
         uri=item.uri,
         location=item.location,
         content_id=facts.content_id,

@@ -11,7 +11,7 @@ from preprocessing.ledger import Ledger
 from preprocessing.reasons import Reason
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
-from preprocessing.sources import find_sources
+from preprocessing.sources import file_group, find_sources
 from preprocessing.storage import open_storage
 
 
@@ -38,6 +38,9 @@ class Line:
         hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
         self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)
         return [source.uri.removeprefix("raw/") for source in pending.values()]
+
+    def groups(self) -> set[str]:
+        return set(self.ledger.sources()["group_id"].to_pylist())
 
     def rows(self) -> dict[str, str]:
         table = self.ledger.sources()
@@ -92,6 +95,20 @@ def test_a_copy_takes_the_place_of_what_vanished(line: Line) -> None:
     (line.raw / "a.mp4").unlink()
     assert line.run() == ["b.mp4"]
     assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
+
+
+def test_a_copy_in_a_table_with_other_spans_shares_the_group_and_so_does_the_file_that_is_known(line: Line) -> None:
+    (line.raw / "b.mp4").write_text("same")
+    assert line.run() == ["b.mp4"]
+    (line.raw / "a.mp4").write_text("same")
+    (line.raw / "t.csv").write_text("path,start_frame,group_id\na.mp4,5,\n")
+    assert line.run("t.csv") == ["a.mp4"]
+    assert line.groups() == {file_group("raw/b.mp4")}
+    (line.raw / "t.csv").write_text("path,start_frame,group_id\na.mp4,5,film\n")
+    assert line.run("t.csv") == []
+    assert line.groups() == {"film"}
+    assert line.run("b.mp4") == []
+    assert line.groups() == {"film"}
 
 
 def test_a_row_of_a_table_without_its_file_is_missing_until_it_comes(line: Line) -> None:

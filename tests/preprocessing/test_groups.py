@@ -1,0 +1,82 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+
+from preprocessing.groups import shared_groups
+from preprocessing.samples import Source, Span
+from preprocessing.sources import file_group
+from tests.preprocessing.test_duplicates import known, row_of, source
+
+FIRST, SECOND = Span(start_frame=0, end_frame=60), Span(start_frame=30, end_frame=90)
+GROUP_A, GROUP_B, GROUP_C = map(file_group, "abc")
+
+
+def listed(name: str, span: Span | None = None, *, sha256: str = "x", group: str = "") -> Source:
+    """As a listing gives it: without a name for its group, it has its file's."""
+    return replace(source(name, sha256=sha256, span=span), group_id=group or file_group(name))
+
+
+def rows_after(sources: Sequence[Source], before: Mapping[str, Mapping]) -> Mapping[str, Mapping]:
+    """The rows once these sources were taken and scanned."""
+    groups = shared_groups(sources, before)
+    scanned = known(*(row_of(replace(s, group_id=groups[s.source_id])) for s in sources))
+    return {i: {**row, "group_id": groups.get(i, row["group_id"])} for i, row in {**before, **scanned}.items()}
+
+
+def groups_of(rows: Mapping[str, Mapping]) -> dict[str, str]:
+    return {source_id: row["group_id"] for source_id, row in rows.items()}
+
+
+def test_overlapping_spans_of_equal_files_have_the_group_of_the_first_file() -> None:
+    copies = [listed("b", FIRST), listed("a", SECOND), listed("c", sha256="y")]
+    assert groups_of(rows_after(copies, {})) == {"b[0, 60)": GROUP_A, "a[30, 90)": GROUP_A, "c": GROUP_C}
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_a_copy_that_comes_later_joins_what_is_there_and_moves_nothing(order: tuple[str, ...]) -> None:
+    spans = dict(zip("abc", (FIRST, SECOND, None), strict=True))
+    rows: Mapping[str, Mapping] = {}
+    for number, name in enumerate(order):
+        before = groups_of(rows)
+        rows = rows_after([listed(name, spans[name]) for name in order[: number + 1]], rows)
+        assert set(groups_of(rows).values()) == {file_group(order[0])}
+        assert before.items() <= groups_of(rows).items()
+
+
+def test_nothing_is_known_of_a_file_that_is_gone_and_a_kept_one_leads_one_that_comes_back() -> None:
+    gone = known({**row_of(listed("a", FIRST)), "reason": "missing", "status": "failed"})
+    rows = rows_after([listed("b", SECOND)], gone)
+    assert groups_of(rows)["b[30, 90)"] == GROUP_B
+    assert set(groups_of(rows_after([listed("a", FIRST), listed("b", SECOND)], rows)).values()) == {GROUP_B}
+
+
+def test_spans_of_one_file_have_one_group_before_anybody_read_it() -> None:
+    whole = known(row_of(listed("a", group="film")))
+    assert shared_groups([listed("a", FIRST, sha256="")], whole) == {"a": "film", "a[0, 60)": "film"}
+
+
+def test_a_name_that_comes_later_holds_for_all_of_the_content_listed_or_not() -> None:
+    rows = rows_after([listed("a"), listed("b", FIRST)], {})
+    rows = rows_after([listed("c", SECOND, group="film")], rows)
+    assert set(groups_of(rows).values()) == {"film"}
+    rows = rows_after([listed("a")], rows)
+    assert set(groups_of(rows).values()) == {"film"}  # a folder that names no group takes none away
+    rows = rows_after([listed("c", SECOND, group="same film, right id")], rows)
+    assert set(groups_of(rows).values()) == {"same film, right id"}
+
+
+def test_parts_of_a_file_that_tables_name_apart_stay_apart() -> None:
+    scenes = [listed("a", FIRST, group="scene 1"), listed("a", SECOND, group="scene 2")]
+    rows = rows_after(scenes, rows_after(scenes, {}))
+    assert groups_of(rows) == {"a[0, 60)": "scene 1", "a[30, 90)": "scene 2"}
+    assert groups_of(rows_after([listed("a", FIRST)], rows)) == groups_of(rows)
+
+
+def test_a_file_whose_content_changed_keeps_its_group() -> None:
+    rows = rows_after([listed("a", sha256="x"), listed("b", FIRST, sha256="x"), listed("c", FIRST, sha256="y")], {})
+    changed = listed("a", SECOND, sha256="y")
+    rows = rows_after([changed, listed("c", FIRST, sha256="y")], rows)
+    assert groups_of(rows)["c[0, 60)"] == GROUP_C
+    assert groups_of(rows)["b[0, 60)"] == GROUP_A
