@@ -181,6 +181,7 @@ class _Line:
             self.recipe,
             limit=None,
             retry_failed=False,
+            accept_missing=False,
             address=self.address,
             tracking=self.tracking,
         )

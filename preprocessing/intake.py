@@ -11,10 +11,29 @@ from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, vanished_sources
+from preprocessing.sources import SourceListing, emptied_inputs, vanished_sources
 
 ReadHashes = Callable[[Sequence[Source]], Mapping[str, str]]
 """SHA-256 by location, of files that nobody read yet; those that cannot be read are left out."""
+
+
+def refuse_emptied_inputs(ledger: Ledger, listing: SourceListing) -> None:
+    """A disk that is not mounted looks like an input whose videos are all gone: nothing is taken from such a one.
+
+    Raises:
+        ValueError: If not one of the sources that the dataset knows of an input is there any more.
+    """
+    known = [source_from_row(row) for row in ledger.rows_by_id().values() if row["reason"] != Reason.MISSING]
+    emptied = emptied_inputs(listing, known)
+    if emptied:
+        said = [
+            f"{given} has none of the {number} sources that the dataset knows of it"
+            for given, number in emptied.items()
+        ]
+        raise ValueError(
+            f"{'; '.join(said)}: is a disk not mounted? Bring them back, or give --accept-missing: "
+            "they become missing, and the next version is without them"
+        )
 
 
 class Intake:
@@ -24,10 +43,10 @@ class Intake:
         """Nothing taken yet."""
         self._ledger, self._settings, self._read_hashes = ledger, settings_fingerprint, read_hashes
 
-    def record_vanished(self, inputs: Sequence[str]) -> None:
+    def record_vanished(self, listing: SourceListing) -> None:
         """Sources that lay in these inputs' folders, and no longer do, are `missing` from now on."""
         known = [source_from_row(row) for row in self._ledger.rows_by_id().values()]
-        self._ledger.append_missing([source.source_id for source in vanished_sources(inputs, known)])
+        self._ledger.append_missing([source.source_id for source in vanished_sources(listing, known)])
 
     def take(self, listing: SourceListing, *, retry_failed: bool) -> dict[str, Source]:
         """The sources that have to be scanned, by id.

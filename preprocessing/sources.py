@@ -14,6 +14,7 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,15 +42,32 @@ class InputSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GivenInput:
+    """One of the inputs.
+
+    Attributes:
+        given: As it was given.
+        folder: Where it looks for videos; empty for a file or a table.
+        source_ids: Of those sources of the listing that it gives.
+    """
+
+    given: str
+    folder: str
+    source_ids: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceListing:
     """What the inputs hold.
 
     Attributes:
+        inputs: In the order in which they were given.
         sources: Sorted by uri, then by span.
         ignored: Paths that got no row, with the reason in brackets where it is not the extension; sorted.
         whole: All sources that the inputs hold, also those beyond a limit.
     """
 
+    inputs: tuple[GivenInput, ...]
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
     whole: InputSize
@@ -68,6 +86,11 @@ class _Found:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def place(self) -> tuple[str, Span | None]:
+        """What tells it from the other sources of a listing."""
+        return (self.location, self.span)
+
+    @property
     def order(self) -> tuple[str, int, float, str]:
         """By uri, then by where the span starts."""
         start, start_s = (self.span.start_frame, self.span.start_s) if self.span else (None, None)
@@ -84,20 +107,19 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     """
     places = _Places()
     ignored: set[str] = set()
-    found: dict[tuple[str, Span | None], _Found] = {}
     if "" in inputs:
         raise ValueError("an empty path is no input; is a variable unset?")
-    for given in inputs:
-        for item in _find(given.removeprefix("file://"), config, places, ignored):
-            key = (item.location, item.span)
-            found[key] = _merged(found[key], item) if key in found else item
+    by_input = {given: tuple(_find(_path(given), config, places, ignored)) for given in inputs}
+    found = _merged_by_place(chain.from_iterable(by_input.values()))
     _refuse_two_files_of_one_uri(found.values())
     chosen = sorted(found.values(), key=lambda item: item.order)[:limit]
     captions = places.sidecar_captions([item.location for item in chosen if item.caption is None], ignored)
     ignored -= {sidecar for item in found.values() for sidecar in _sidecar_names(item.location)}
     facts = {item.location: places.of(item.location).facts(item.location) for item in found.values()}
+    sources = {item.place: _source(item, facts[item.location], captions) for item in chosen}
     return SourceListing(
-        sources=tuple(_source(item, facts[item.location], captions) for item in chosen),
+        inputs=tuple(_given_input(given, items, sources, places) for given, items in by_input.items()),
+        sources=tuple(sources.values()),
         ignored=tuple(sorted(ignored)),
         whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
     )
@@ -121,17 +143,36 @@ def splits_of(group_ids: pa.ChunkedArray, eval_percent: int) -> pa.Array:
     return pa.array(splits, pa.string()).take(groups.indices)
 
 
-def vanished_sources(inputs: Sequence[str], known: Iterable[Source]) -> tuple[Source, ...]:
+def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
     """Known sources that lay in these inputs' folders and are no longer there; other folders are left alone."""
-    places, roots = _Places(), []
-    for given in (text.removeprefix("file://") for text in inputs):
-        location = places.of(given).absolute(given)
-        if places.of(given).is_folder(location):
-            roots.append(location)
-        elif glob.has_magic(given) and places.is_absent(location):
-            roots.append(_above_magic(location))
-    inside = (s for s in known if any(s.location.startswith(f"{root.rstrip('/')}/") for root in roots))
-    return tuple(source for source in inside if places.is_absent(source.location))
+    places, there = _Places(), _present_ids(listing)
+    inside = (source for source in known if any(_is_inside(source, given.folder) for given in listing.inputs))
+    return tuple(source for source in inside if source.source_id not in there and places.is_absent(source.location))
+
+
+def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str, int]:
+    """Inputs of whose known sources not one is there any more, with the number of those.
+
+    Args:
+        listing: What the inputs hold now.
+        known: Sources that were there when they were last looked for.
+    """
+    places, there = _Places(), _present_ids(listing)
+    emptied = {}
+    for given in listing.inputs:
+        of_input = [s for s in known if s.source_id in given.source_ids or _is_inside(s, given.folder)]
+        unlisted = there.isdisjoint(source.source_id for source in of_input)
+        if of_input and unlisted and all(places.is_absent(source.location) for source in of_input):
+            emptied[given.given] = len(of_input)
+    return emptied
+
+
+def _present_ids(listing: SourceListing) -> set[str]:
+    return {source.source_id for source in listing.sources if source.content_id != ABSENT}
+
+
+def _is_inside(source: Source, folder: str) -> bool:
+    return bool(folder) and source.location.startswith(f"{folder.rstrip('/')}/")
 
 
 class _Places:
@@ -181,6 +222,25 @@ class _Places:
         return {key: data for files, names in by_place.values() for key, data in files.read_many(names).items()}
 
 
+def _path(given: str) -> str:
+    return given.removeprefix("file://")
+
+
+def _given_input(
+    given: str, items: Iterable[_Found], sources: Mapping[tuple[str, Span | None], Source], places: _Places
+) -> GivenInput:
+    source_ids = frozenset(sources[item.place].source_id for item in items if item.place in sources)
+    return GivenInput(given=given, folder=_folder(_path(given), places), source_ids=source_ids)
+
+
+def _folder(given: str, places: _Places) -> str:
+    """Where an input looks for videos; empty for a file or a table."""
+    location = places.of(given).absolute(given)
+    if places.of(given).is_folder(location):
+        return location
+    return _above_magic(location) if glob.has_magic(given) and places.is_absent(location) else ""
+
+
 def _find(given: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
     if not is_utf8(given):
         raise ValueError(f"the name of {shown(given)} is not UTF-8; rename it")
@@ -223,6 +283,13 @@ def _uri(root: str, location: str) -> str:
     inside = location.startswith(f"{root.rstrip('/')}/")
     root = root.rstrip("/") if inside else posixpath.dirname(location)
     return f"{posixpath.basename(root)}/{location.removeprefix(root).strip('/')}".lstrip("/")
+
+
+def _merged_by_place(items: Iterable[_Found]) -> dict[tuple[str, Span | None], _Found]:
+    found: dict[tuple[str, Span | None], _Found] = {}
+    for item in items:
+        found[item.place] = _merged(found[item.place], item) if item.place in found else item
+    return found
 
 
 def _merged(first: _Found, second: _Found) -> _Found:

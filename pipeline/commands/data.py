@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Folders, globs, video files, metadata tables.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N sources.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try again the sources and clips that failed.")]
+AcceptMissing = Annotated[
+    bool,
+    typer.Option("--accept-missing", help="Go on where all known videos of an input are gone: they become missing."),
+]
 Sheet = Annotated[
     Path | None,
     typer.Option(
@@ -79,6 +83,7 @@ def preprocess(
     overrides: options.Set = None,
     limit: Limit = None,
     retry_failed: RetryFailed = False,
+    accept_missing: AcceptMissing = False,
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
@@ -94,8 +99,8 @@ def preprocess(
     from pipeline.tracking.tracked_run import Tracking
 
     result = job.preprocess(
-        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
-        tracking=Tracking(uri=tracking_uri, line=line),
+        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, accept_missing=accept_missing,
+        address=address, tracking=Tracking(uri=tracking_uri, line=line),
     )  # fmt: skip
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
 
@@ -107,6 +112,7 @@ def scan(
     overrides: options.Set = None,
     limit: Limit = None,
     retry_failed: RetryFailed = False,
+    accept_missing: AcceptMissing = False,
     address: options.Address = None,
     tracking_uri: options.TrackingUri = None,
     line: options.Line = None,
@@ -122,8 +128,8 @@ def scan(
     from pipeline.tracking.tracked_run import Tracking
 
     result = job.scan_dataset(
-        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, address=address,
-        tracking=Tracking(uri=tracking_uri, line=line),
+        inputs, dataset, settings, limit=limit, retry_failed=retry_failed, accept_missing=accept_missing,
+        address=address, tracking=Tracking(uri=tracking_uri, line=line),
     )  # fmt: skip
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
 

@@ -141,11 +141,11 @@ class Driver:
         )
         self.scanned = self.encoded = 0
 
-    def take(self, inputs: Sequence[str], listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
+    def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
         """Finds what has to be scanned, and records what has vanished."""
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         if complete:
-            intake.record_vanished(inputs)
+            intake.record_vanished(listing)
         self._pending = intake.take(listing, retry_failed=retry_failed)
         if retry_failed:
             self._captions.retry_failures()

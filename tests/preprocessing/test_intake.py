@@ -33,7 +33,7 @@ class Line:
         inputs = [str(self.raw / name) for name in names] or [str(self.raw)]
         listing = find_sources(inputs, SourcesConfig(), limit=None)
         intake = Intake(self.ledger, settings, self.read_hashes)
-        intake.record_vanished(inputs)
+        intake.record_vanished(listing)
         pending = intake.take(listing, retry_failed=retry_failed)
         hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
         self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)

@@ -8,7 +8,7 @@ import pytest
 
 from preprocessing.config import SourcesConfig
 from preprocessing.samples import Split
-from preprocessing.sources import SourceListing, find_sources, split_of, vanished_sources
+from preprocessing.sources import SourceListing, emptied_inputs, find_sources, split_of, vanished_sources
 from preprocessing.storage import open_storage
 
 CONFIG = SourcesConfig()
@@ -175,12 +175,27 @@ def test_only_what_lay_in_the_inputs_can_vanish_from_them(tmp_path: Path) -> Non
     known = find(monday, tuesday).sources
     (monday / "a.mp4").unlink()
     (tuesday / "c.mp4").unlink()
-    assert [s.uri for s in vanished_sources([str(monday)], known)] == ["monday/a.mp4"]
-    assert [s.uri for s in vanished_sources([str(monday / "*.mp4"), str(tuesday)], known)] == [
+    assert [s.uri for s in vanished_sources(find(monday), known)] == ["monday/a.mp4"]
+    assert [s.uri for s in vanished_sources(find(monday / "*.mp4", tuesday), known)] == [
         "monday/a.mp4",
         "tuesday/c.mp4",
     ]
-    assert vanished_sources([str(monday / "b.mp4")], known) == ()
+    assert vanished_sources(find(monday / "b.mp4"), known) == ()
+
+
+def test_an_input_is_emptied_when_none_of_what_is_known_of_it_is_there(tmp_path: Path) -> None:
+    monday, tuesday = make_files(tmp_path / "monday", "a.mp4", "b.mp4"), make_files(tmp_path / "tuesday", "c.mp4")
+    table = tmp_path / "t.csv"
+    table.write_text("path,start_frame\nmonday/a.mp4,5\nmonday/b.mp4,5\n")
+    of_folders, of_table = find(monday, tuesday).sources, find(table).sources
+    (monday / "a.mp4").unlink()
+    assert emptied_inputs(find(monday, table), (*of_folders, *of_table)) == {}
+    (monday / "b.mp4").unlink()
+    make_files(monday, "new.mp4")
+    assert emptied_inputs(find(monday, tuesday), of_folders) == {str(monday): 2}
+    assert emptied_inputs(find(tuesday, table), of_table) == {str(table): 2}
+    assert emptied_inputs(find(monday / "*.mp4"), of_folders) == {str(monday / "*.mp4"): 2}
+    assert emptied_inputs(find(tmp_path), of_folders) == emptied_inputs(find(monday), of_folders[2:]) == {}
 
 
 def test_the_split_is_a_hash_with_about_the_share_asked_for() -> None:
@@ -231,8 +246,12 @@ def test_what_left_a_bucket_has_vanished(tmp_path: Path) -> None:
     copy_to(bucket, make_files(tmp_path / "raw", "a.mp4", "b.mp4"))
     known = find(f"{bucket}/raw").sources
     open_storage(bucket).delete("raw/a.mp4")
-    assert [s.uri for s in vanished_sources([f"{bucket}/raw"], known)] == ["raw/a.mp4"]
-    assert vanished_sources([f"{bucket}/raw/b.mp4"], known) == ()
+    assert [s.uri for s in vanished_sources(find(f"{bucket}/raw"), known)] == ["raw/a.mp4"]
+    assert vanished_sources(find(f"{bucket}/raw/b.mp4"), known) == ()
+    assert emptied_inputs(find(f"{bucket}/raw"), known) == {}
+    open_storage(bucket).delete("raw/b.mp4")
+    open_storage(bucket).write_atomic("raw/notes.md", b"x")
+    assert emptied_inputs(find(f"{bucket}/raw"), known) == {f"{bucket}/raw": 2}
 
 
 def copy_to(bucket: str, raw: Path) -> None:

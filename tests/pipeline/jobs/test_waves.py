@@ -126,8 +126,9 @@ def test_failed_clips_of_every_wave_are_planned_again_when_asked_for(tmp_path: P
         good = tuple(clip.clip_id for clip in shard.clips if clip.clip_id not in failed)
         dataset.ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=good, failed=bad)])
     driver, sources = driver_of(dataset), tuple(scan.source for scan in SCAN_OF.values())
-    listing = SourceListing(sources=sources, ignored=(), whole=InputSize(num_sources=len(sources), size_bytes=0))
-    driver.take([], listing, complete=False, retry_failed=True)
+    size = InputSize(num_sources=len(sources), size_bytes=0)
+    listing = SourceListing(inputs=(), sources=sources, ignored=(), whole=size)
+    driver.take(listing, complete=False, retry_failed=True)
     again = [driver.decide_and_plan({scan.source.source_id for scan in scans_of(wave)}) for wave in WAVES]
     assert {clip_id for table in again for clip_id in table["clip_id"].to_pylist()} == failed
     assert not set(shard_keys(pa.concat_tables(again)).to_pylist()) & set(shard_keys(dataset.ledger.plan()).to_pylist())
