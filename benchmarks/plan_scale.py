@@ -24,7 +24,7 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.decisions import decide_fingerprint, recipe_clips
 from preprocessing import plan_rows, rows
 from preprocessing.config import DecideConfig, PlanConfig
-from preprocessing.dataset import Dataset, manifest_table
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
 from preprocessing.decide import decide
 from preprocessing.motion import SERIES
 from preprocessing.parts import Parts
@@ -261,7 +261,8 @@ def measure_replay(steps: Steps, number: int) -> None:
     """`longtake plan --dry-run` on a stored ledger, as a process of its own; no video exists."""
     with tempfile.TemporaryDirectory() as folder:
         dataset, recipe, rng = Dataset.create(folder), load_recipe("embedded", ()), np.random.default_rng(SEED)
-        dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
+        recipe_json, scanned = recipe.model_dump(mode="json"), {SCAN_SETTINGS: "scan"}
+        dataset.write_record(replace(dataset.record(), recipe=recipe_json, fingerprints=scanned))
         scans = [make_scan(i, source_id, rng) for i, source_id in enumerate(ids(number // PER_SOURCE))]
         for first in range(0, len(scans), SCANS_PER_PART):
             dataset.ledger.append_scans(scans[first : first + SCANS_PER_PART], "scan")
@@ -305,7 +306,7 @@ def store_scanned(dataset: Dataset, number: int, recipe: Recipe) -> None:
     """Sources in the parts that scanning writes, decisions in one part a wave, and a codec that is known."""
     from pipeline.jobs.driver import ENCODE_SETTINGS, codec_settings
 
-    fingerprints = {ENCODE_SETTINGS: codec_settings(recipe)}
+    fingerprints = {SCAN_SETTINGS: "scan", ENCODE_SETTINGS: codec_settings(recipe)}
     dataset.write_record(replace(dataset.record(), codec=CODEC, fingerprints=fingerprints))
     sources, parts = make_sources(number), Parts(dataset.storage)
     for part in range(-(-number // SCANS_PER_PART)):
@@ -325,7 +326,7 @@ def all_waves(dataset_uri: str, recipe: Recipe, number: int, waves: int) -> str:
     first, *later = [source_ids[start : start + size] for start in range(0, number, size)]
     with ExitStack() as stack:
         driver = Driver(Dataset.open(dataset_uri), dataset_uri, recipe, None, stack)
-        others = driver.known_sources() - {source_id for wave in later for source_id in wave}
+        others = driver.sources_to_decide() - {source_id for wave in later for source_id in wave}
         assert set(first) <= others
         added = [driver.decide_and_plan(wave).num_rows for wave in (others, *later)]
     return f"{sum(added):,} clips planned"

@@ -45,6 +45,9 @@ SHARDS = pa.schema(
 )  # fmt: skip
 """One row a planned shard; `shard` is the key of its files."""
 
+SCAN_SETTINGS = "scan"
+"""Under this name dataset.json keeps the fingerprint of the settings that its sources are scanned with."""
+
 TABLES = ("sources", "transitions", "clips", "samples", "shards")
 
 
@@ -181,10 +184,22 @@ class Dataset:
             return f"{place} has no samples yet; longtake encode makes them"
         return f"{place} has no samples: {why}; the reasons: longtake inspect {place} {table}, or {place}/report/index.html"
 
+    def scanned_otherwise(self) -> tuple[str, ...]:
+        """Sources whose scans hold what other settings measured than those that the dataset has now."""
+        return self.ledger.scanned_otherwise(self.record().fingerprints.get(SCAN_SETTINGS, ""))
+
     def manifests(self) -> tuple[str, ...]:
         """Names of all versions that are stored."""
         names = (key.removeprefix("manifests/") for key in self.storage.list("manifests"))
         return tuple(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+
+
+def about_other_scans(number: int) -> str:
+    """What to say of so many sources that are `Dataset.scanned_otherwise`."""
+    return (
+        f"{number} sources were scanned under other settings than the dataset has now; longtake scan (or preprocess) "
+        "with their inputs scans them anew"
+    )
 
 
 def manifest_key(sha256: str) -> str:

@@ -172,6 +172,12 @@ class Ledger:
         columns = self._all("sources", rows.SOURCES, source_ids).select(["source_id", "status", "scan_part"])
         return last_of_each(columns, "source_id").filter(pc.field("status") == "ok").drop_columns(["status"])
 
+    def scanned_otherwise(self, fingerprint: str) -> tuple[str, ...]:
+        """Sources that are `ok`, and whose current scan was made under other settings."""
+        columns = self._all("sources", rows.SOURCES).select(["source_id", "status", "fingerprint"])
+        other = (pc.field("status") == "ok") & (pc.field("fingerprint") != fingerprint)
+        return tuple(texts(last_of_each(columns, "source_id").filter(other)["source_id"]))
+
     def _scanned_parts(self, source_ids: Collection[str] | None) -> Iterator[tuple[int, pa.Table]]:
         """The parts in order, each with the rows of the sources that are `ok` and whose scan it holds."""
         scanned = self.sources(source_ids).filter(pc.field("status") == "ok").sort_by("scan_part")

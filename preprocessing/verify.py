@@ -1,18 +1,20 @@
 """Whether a dataset is what its tables say, and what of it nobody needs any more."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from preprocessing import plan_rows, rows
-from preprocessing.dataset import MANIFEST, Dataset, manifest_key
+from preprocessing.dataset import MANIFEST, Dataset, about_other_scans, manifest_key
 from preprocessing.pins import pins
 from preprocessing.relations import texts
-from preprocessing.rows import source_from_row
+from preprocessing.rows import LIBRARIES, source_from_row
 from preprocessing.samples import IndexRow, ShardRecord
 from preprocessing.shards import INDEX_SCHEMA, SCRATCH, file_key, index_key, read_index, tar_key
 from preprocessing.storage import Storage, iterate_chunks, read_parquet
@@ -31,6 +33,22 @@ def verify(dataset: Dataset) -> tuple[str, ...]:
         return (*broken, "the ledger cannot be trusted, so shards and versions were not checked")
     checks = (_check_sources, _check_plan, _check_shards, _check_manifests)
     return tuple(problem for check in checks for problem in check(dataset))
+
+
+def remarks(dataset: Dataset) -> tuple[str, ...]:
+    """What is worth knowing of a sound dataset, one line each: no command mends it, and nothing has to.
+
+    So far: whether different versions of a library measured the sources that are `ok`.
+    """
+    measured = dataset.ledger.sources().filter(pc.field("status") == "ok")
+    versions = [json.loads(text) for text in texts(measured["versions"])]
+    counts = {name: Counter(found.get(name) or "none" for found in versions) for name in LIBRARIES}
+    return tuple(
+        f"sources were measured with different versions of {name}: "
+        + ", ".join(f"{number} with {version}" for version, number in sorted(found.items()))
+        for name, found in counts.items()
+        if len(found) > 1
+    )
 
 
 _SCHEMAS: Mapping[str, pa.Schema] = {
@@ -78,6 +96,9 @@ def _check_sources(dataset: Dataset) -> Iterator[str]:
             yield f"clip {row['clip_id']} is {row['decision']} with reasons {row['reasons']}"
     ids = Counter(row["clip_id"] for row in clips)
     yield from (f"clip {clip_id} has {number} rows; expected one" for clip_id, number in ids.items() if number > 1)
+    other = dataset.scanned_otherwise()
+    if other:
+        yield about_other_scans(len(other))
 
 
 def _check_plan(dataset: Dataset) -> Iterator[str]:

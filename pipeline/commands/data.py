@@ -237,8 +237,11 @@ def verify(dataset: DatasetArgument, as_json: options.Json = False) -> int:
     from preprocessing import verify as checks
     from preprocessing.dataset import Dataset
 
-    problems = checks.verify(Dataset.open(dataset))
-    emit({"problems": problems}, as_json=as_json, lines=problems or ["nothing is off"])
+    opened = Dataset.open(dataset)
+    problems = checks.verify(opened)
+    remarks = () if problems else checks.remarks(opened)
+    lines = [*(problems or ["nothing is off"]), *(f"remark: {remark}" for remark in remarks)]
+    emit({"problems": problems, "remarks": remarks}, as_json=as_json, lines=lines)
     return 1 if problems else 0
 
 

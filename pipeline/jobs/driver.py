@@ -21,7 +21,7 @@ from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import Tracking
-from preprocessing.dataset import Dataset, manifest_table
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, about_other_scans, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
@@ -57,6 +57,7 @@ class PreprocessResult:
         captioned: Clips that a model was asked about in this run.
         without_caption: Clips that wait because no words could be written for them, with a line each.
         encoded_shards: Shards that this run wrote.
+        scanned_otherwise: Sources that wait for a scan under the settings of now, with their clips as they were.
         pilot: What the whole input would take, where a limit left some of it out.
     """
 
@@ -66,6 +67,7 @@ class PreprocessResult:
     captioned: int = 0
     without_caption: Mapping[str, str] = field(default_factory=dict)
     encoded_shards: int = 0
+    scanned_otherwise: int = 0
     dataset: DatasetSummary
     pilot: Pilot | None = None
 
@@ -83,6 +85,7 @@ class PreprocessResult:
             + _of(d.failed),
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
             f"samples: {d.samples} in {d.shards} shards, {d.encode_failed} failed to encode, {d.waiting} waiting",
+            *([about_other_scans(self.scanned_otherwise)] if self.scanned_otherwise else ()),
             *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
             f"version: {d.manifest or 'none yet'}",
             *(self.pilot.lines() if self.pilot else ()),
@@ -103,13 +106,11 @@ def lease_owner() -> str:
 
 
 @contextmanager
-def open_driver(dataset_uri: str, recipe: Recipe, address: str | None, *, store: bool = True) -> Iterator["Driver"]:
-    """The only writer of the dataset, for as long as the block lasts; keeps the recipe there if `store`."""
+def open_driver(dataset_uri: str, recipe: Recipe, address: str | None) -> Iterator["Driver"]:
+    """The only writer of the dataset, for as long as the block lasts."""
     dataset = Dataset.create(dataset_uri)
     with dataset.storage.lease(lease_owner()), ExitStack() as stack:
         _clear(dataset.storage)
-        if store:
-            dataset.write_record(replace(dataset.record(), recipe=recipe.model_dump(mode="json")))
         yield Driver(dataset, dataset_uri, recipe, address, stack)
         _clear(dataset.storage)
 
@@ -142,7 +143,8 @@ class Driver:
         self.scanned = self.encoded = 0
 
     def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
-        """Finds what has to be scanned, and records what has vanished."""
+        """Finds what has to be scanned, and records what has vanished; keeps the recipe."""
+        self.store_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         if complete:
             intake.record_vanished(listing)
@@ -191,9 +193,18 @@ class Driver:
             meter=self._encode_meter,
         )
 
-    def known_sources(self) -> set[str]:
-        """Ids of all sources that the dataset ever had."""
-        return self._ledger.source_ids()
+    def store_recipe(self, **fingerprints: str) -> None:
+        """Keeps the recipe in the dataset, in one write with the fingerprints that change with it."""
+        record, recipe = self._dataset.record(), self._recipe.model_dump(mode="json")
+        steps = {**record.fingerprints, "decide": decide_fingerprint(self._recipe), **fingerprints}
+        self._dataset.write_record(replace(record, recipe=recipe, fingerprints=steps))
+
+    def sources_to_decide(self) -> set[str]:
+        """Ids of all sources that the dataset ever had, but for those that wait for a scan under the settings of now.
+
+        Decisions about these stay as they are: thresholds of now do not fit what other settings measured.
+        """
+        return self._ledger.source_ids() - set(self._dataset.scanned_otherwise())
 
     def decide_and_plan(self, source_ids: Collection[str]) -> pa.Table:
         """Decides about some sources where that is due, and plans their clips; gives the rows of the added shards.
@@ -265,8 +276,7 @@ class Driver:
         self._dataset.write_manifest(table)
 
     def finish(self, listing: SourceListing | None, tracking: Tracking) -> PreprocessResult:
-        """Stores fingerprints, writes the report, tracks what the dataset holds now if the server has not got it."""
-        self._store_fingerprints()
+        """Writes the report, tracks what the dataset holds now if the server has not got it."""
         result = PreprocessResult(
             inputs=len(listing.sources) if listing else 0,
             ignored=listing.ignored if listing else (),
@@ -274,6 +284,7 @@ class Driver:
             captioned=self._captions.written,
             without_caption=self._captions.failed(self._kept),
             encoded_shards=self.encoded,
+            scanned_otherwise=len(self._dataset.scanned_otherwise()),
             dataset=write_report(self._dataset, report_settings(self._recipe)),
             pilot=self._pilot(listing) if listing else None,
         )
@@ -295,11 +306,6 @@ class Driver:
         storage, text = self._dataset.storage, "".join(f"{line}\n" for line in lines).encode()
         if not storage.exists("quarantine.jsonl") or storage.read_bytes("quarantine.jsonl") != text:
             storage.write_atomic("quarantine.jsonl", text)
-
-    def _store_fingerprints(self) -> None:
-        record = self._dataset.record()
-        steps = {"scan": scan_fingerprint(self._recipe), "decide": decide_fingerprint(self._recipe)}
-        self._dataset.write_record(replace(record, fingerprints={**record.fingerprints, **steps}))
 
     def _need_ray(self) -> None:
         if not self._ray_is_up:

@@ -68,7 +68,7 @@ def preprocess(
         first, *later = _waves(listing.sources, recipe.cluster.wave_sources)
         driver.scan_beside_encode(first, driver.pending_shards())
         waits = {source.source_id for wave in later for source in wave}
-        shards = driver.decide_and_plan(driver.known_sources() - waits)
+        shards = driver.decide_and_plan(driver.sources_to_decide() - waits)
         for wave in later:
             driver.scan_beside_encode(wave, shards)
             shards = driver.decide_and_plan({source.source_id for source in wave})
@@ -86,7 +86,8 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     """
     refuse_other_scan_settings(Dataset.open(dataset_uri), recipe)
     with open_driver(dataset_uri, recipe, address) as driver:
-        driver.decide_and_plan(driver.known_sources())
+        driver.store_recipe()
+        driver.decide_and_plan(driver.sources_to_decide())
         return driver.finish(None, tracking)
 
 
@@ -98,7 +99,7 @@ def encode_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tra
         LeaseTaken: If another driver writes the dataset.
     """
     Dataset.open(dataset_uri)
-    with open_driver(dataset_uri, recipe, address, store=False) as driver:
+    with open_driver(dataset_uri, recipe, address) as driver:
         driver.refuse_another_codec()
         driver.scan_beside_encode((), driver.pending_shards())
         driver.publish()

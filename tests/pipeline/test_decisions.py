@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import app, exit_status
-from pipeline.config import load_recipe
+from pipeline.config import Recipe, load_recipe
 from pipeline.decisions import decide_fingerprint, preview_plan, recipe_clips
-from preprocessing.dataset import Dataset, DatasetRecord
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from tests.preprocessing.test_replay import SCANS
 
 OTHER = (
@@ -20,11 +20,16 @@ OTHER = (
 )  # fmt: skip
 
 
+def record_of(recipe: Recipe) -> DatasetRecord:
+    """Of a dataset whose sources were scanned under the settings \"f\"."""
+    return DatasetRecord(recipe=recipe.model_dump(mode="json"), fingerprints={SCAN_SETTINGS: "f"})
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     dataset, recipe = Dataset.create(str(folder)), load_recipe("embedded", [])
-    dataset.write_record(DatasetRecord(recipe=recipe.model_dump(mode="json")))
+    dataset.write_record(record_of(recipe))
     ledger = dataset.ledger
     ledger.append_scans(SCANS, "f")
     ledger.append_clips(
@@ -54,7 +59,7 @@ def test_what_is_stored_never_changes_what_a_recipe_would_keep(
     tmp_path: Path, dataset: Path, stored: list[str]
 ) -> None:
     other, recipe = Dataset.create(str(tmp_path)), load_recipe("embedded", stored)
-    other.write_record(DatasetRecord(recipe=recipe.model_dump(mode="json")))
+    other.write_record(record_of(recipe))
     other.ledger.append_scans(SCANS, "f")
     clips = recipe_clips(other.ledger.iterate_scans(None), recipe)
     other.ledger.append_clips(clips, other.ledger.source_ids(), fingerprint=decide_fingerprint(recipe))
@@ -76,6 +81,22 @@ def test_settings_that_need_a_new_scan_are_refused_and_change_nothing(
     assert "longtake preprocess" in line
     assert "decide" not in line.partition(":")[2].partition(":")[0]
     assert (dataset / "dataset.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []], ids=["dry run", "plan"])
+def test_scans_under_other_settings_than_the_stored_recipe_are_refused_and_change_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], dry_run: list[str]
+) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    dataset.ledger.append_scans(SCANS[:1], "f")
+    dataset.ledger.append_scans(SCANS[1:], "before")
+    dataset.write_record(record_of(load_recipe("embedded")))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert exit_status(partial(app, ["plan", "--dataset", str(tmp_path), *dry_run])) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"{len(SCANS) - 1} sources were scanned under other settings" in line
+    assert "longtake scan (or preprocess) with their inputs" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_dry_run_decodes_no_frame_starts_no_process_and_loads_nothing_heavy(dataset: Path) -> None:

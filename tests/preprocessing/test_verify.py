@@ -1,23 +1,27 @@
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from preprocessing.dataset import Dataset, manifest_key
+from preprocessing import rows
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_key
 from preprocessing.pins import Pin, pin, unpin
 from preprocessing.plan_rows import shard_keys
 from preprocessing.samples import ShardRecord
 from preprocessing.shards import index_key, tar_key
 from preprocessing.storage import LocalStorage
-from preprocessing.verify import find_garbage, gc, verify
+from preprocessing.verify import find_garbage, gc, remarks, verify
 from tests.preprocessing.test_dataset import CLIPS, build
-from tests.preprocessing.test_ledger import A, B, make_failure, make_scan
+from tests.preprocessing.test_ledger import A, B, C, make_failure, make_scan
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     dataset = Dataset.create(str(tmp_path / "data"))
+    dataset.write_record(replace(dataset.record(), fingerprints={SCAN_SETTINGS: "f"}))
     dataset.ledger.append_scans([make_scan(A), make_failure(B)], "f")
     build(dataset, tmp_path, CLIPS, failing=frozenset({"c2"}))
     return dataset
@@ -25,6 +29,20 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def test_a_sound_dataset_has_no_problems(dataset: Dataset) -> None:
     assert verify(dataset) == ()
+    assert remarks(dataset) == ()
+
+
+def test_versions_that_measured_side_by_side_are_a_remark_and_no_problem(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = json.loads(rows.library_versions())
+    monkeypatch.setattr(rows, "library_versions", lambda: json.dumps({**versions, "av": "99.0", "decord": None}))
+    dataset.ledger.append_scans([make_scan(C)], "f")
+    assert verify(dataset) == ()
+    assert remarks(dataset) == (
+        f"sources were measured with different versions of av: 1 with {versions['av']}, 1 with 99.0",
+        f"sources were measured with different versions of decord: 1 with {versions['decord']}, 1 with none",
+    )
 
 
 @pytest.mark.parametrize("place", [0, 700, -2000, -1])
@@ -75,6 +93,9 @@ BREAKAGES: dict[str, Callable[[Dataset], None]] = {
     "which does not have it": lambda d: d.ledger.append_removed([shard_keys(d.ledger.plan())[0].as_py()]),
     "group g stands in 2 splits": lambda d: d.write_manifest(with_one_held_out(d.load_manifest(None).table)),
     "no table of this name": lambda d: d.storage.write_atomic("ledger/notes-1.parquet", b"x"),
+    "1 sources were scanned under other settings .*; longtake scan": lambda d: d.ledger.append_scans(
+        [make_scan(C)], "before"
+    ),
     "cannot be read": lambda d: d.storage.write_atomic("ledger/thumbs-00000000.parquet", b"x"),
 }
 

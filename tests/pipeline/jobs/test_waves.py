@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from pipeline.config import fingerprint, load_recipe
-from pipeline.jobs.driver import ENCODE_SETTINGS, Driver
-from preprocessing.dataset import Dataset, DatasetRecord
+from pipeline.config import load_recipe
+from pipeline.jobs.driver import ENCODE_SETTINGS, Driver, codec_settings
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord, SourceScan, Split
 from preprocessing.sources import InputSize, SourceListing, split_of
@@ -23,13 +24,14 @@ RECIPE = load_recipe(
 )
 EVAL_PERCENT = RECIPE.sources.eval_percent
 WAVES = (("a", "b"), ("c", "d"), ("e",))
+FINGERPRINTS = {ENCODE_SETTINGS: codec_settings(RECIPE), SCAN_SETTINGS: "scan"}
 SCAN_OF = {name: replace(SCANS[0], source=make_source(name)) for wave in WAVES for name in wave}
 
 
 def new_dataset(folder: Path) -> Dataset:
     """A dataset that knows its codec, with nothing scanned."""
     dataset = Dataset.create(str(folder))
-    dataset.write_record(DatasetRecord(codec=CODEC, fingerprints={ENCODE_SETTINGS: fingerprint(RECIPE.encode)}))
+    dataset.write_record(DatasetRecord(codec=CODEC, fingerprints=FINGERPRINTS))
     return dataset
 
 
@@ -47,10 +49,10 @@ def run(dataset: Dataset, *, until_wave: int = len(WAVES)) -> list[pa.Table]:
     driver, added = driver_of(dataset), []
     for number, wave in enumerate(WAVES[:until_wave]):
         ids = {scan.source.source_id for scan in scans_of(wave)}
-        if not ids <= driver.known_sources():
+        if not ids <= driver.sources_to_decide():
             driver._ledger.append_scans(scans_of(wave), "scan")
         waits = {scan.source.source_id for later in WAVES[number + 1 :] for scan in scans_of(later)}
-        added.append(driver.decide_and_plan(driver.known_sources() - waits if number == 0 else ids))
+        added.append(driver.decide_and_plan(driver.sources_to_decide() - waits if number == 0 else ids))
     return added
 
 
@@ -73,7 +75,7 @@ def test_a_run_killed_between_deciding_and_planning_packs_as_an_undisturbed_one(
     run(undisturbed)
     driver = driver_of(killed)
     driver._ledger.append_scans(scans_of([name for wave in WAVES for name in wave]), "scan")
-    driver._decide(driver.known_sources())
+    driver._decide(driver.sources_to_decide())
     run(killed)
     assert plan_of(killed).equals(plan_of(undisturbed))
 
@@ -132,3 +134,22 @@ def test_failed_clips_of_every_wave_are_planned_again_when_asked_for(tmp_path: P
     again = [driver.decide_and_plan({scan.source.source_id for scan in scans_of(wave)}) for wave in WAVES]
     assert {clip_id for table in again for clip_id in table["clip_id"].to_pylist()} == failed
     assert not set(shard_keys(pa.concat_tables(again)).to_pylist()) & set(shard_keys(dataset.ledger.plan()).to_pylist())
+
+
+def test_sources_that_wait_for_another_scan_keep_what_was_decided(tmp_path: Path) -> None:
+    dataset = new_dataset(tmp_path)
+    run(dataset)
+    before = Dataset.open(dataset.storage.uri).ledger.clips()
+    record = dataset.record()
+    dataset.write_record(replace(record, fingerprints={**record.fingerprints, SCAN_SETTINGS: "other settings"}))
+    driver = driver_of(dataset)
+    driver._ledger.append_scans([SCAN_OF["e"]], "other settings")
+    assert driver.sources_to_decide() == {SCAN_OF["e"].source.source_id}
+    driver._recipe = load_recipe("embedded", ["decide.min_dynamism=1000.0"])
+    driver.decide_and_plan(driver.sources_to_decide())
+    clips, ours = (
+        Dataset.open(dataset.storage.uri).ledger.clips(),
+        pc.field("source_id") == SCAN_OF["e"].source.source_id,
+    )
+    assert clips.filter(~ours).equals(before.filter(~ours))
+    assert set(clips.filter(ours)["decision"].to_pylist()) == {"drop"}
