@@ -40,7 +40,7 @@ class ClusterConfig(Settings):
     """How many Ray tasks run at once, and what each sets aside."""
 
     max_tasks: Positive = 64
-    """Scan or encode tasks in flight; Ray runs as many of them as it has CPUs."""
+    """Scan or encode tasks in flight, half of them each where both are due; Ray runs as many of them as it has CPUs."""
     cpus_per_task: Annotated[float, Field(ge=0)] = 1.0
     """CPUs that one scan or encode task sets aside."""
     gpus_per_encode: Annotated[float, Field(ge=0)] = 0.0

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTas
 
 from pipeline.config import Recipe
 from pipeline.jobs.local_ray import start_local_ray
+from pipeline.jobs.window import FairQueue
 from preprocessing.isolation import IsolatedWorker
 
 logger = logging.getLogger(__name__)
@@ -101,27 +101,27 @@ def parallel_tasks(recipe: Recipe) -> tuple[float, float]:
     return max(by_cpus, 1.0), max(min(by_cpus, by_gpus), 1.0)
 
 
-def run_bounded(tasks: Iterable[Task], *, max_in_flight: int) -> None:
+def run_bounded(*kinds: Iterable[Task], max_in_flight: int) -> None:
     """Runs tasks with at most `max_in_flight` submitted, and hands over results as they come.
+
+    Of several kinds of tasks each gets its share of what is in flight for as long as it has tasks left.
 
     Raises:
         RuntimeError: If a task lost its worker `MAX_LOSSES` times, or raised.
     """
-    waiting: dict[Any, tuple[Task, int]] = {}
-    source = iter(tasks)
-    again: deque[tuple[Task, int]] = deque()
+    waiting: dict[Any, tuple[int, Task, int]] = {}
+    queue = FairQueue(*(((task, 0) for task in tasks) for tasks in kinds))
     while True:
-        while len(waiting) < max_in_flight:
-            task, losses = again.popleft() if again else (next(source, None), 0)
-            if task is None:
-                break
-            waiting[task.submit()] = (task, losses)
+        while len(waiting) < max_in_flight and (taken := queue.take()):
+            kind, (task, losses) = taken
+            waiting[task.submit()] = (kind, task, losses)
         if not waiting:
             return
         ready, _ = ray.wait(list(waiting), num_returns=1)
-        task, losses = waiting.pop(ready[0])
+        kind, task, losses = waiting.pop(ready[0])
+        queue.done(kind)
         if not _finish(task, ready[0]):
-            again.append((task, _count_loss(task, losses)))
+            queue.again(kind, (task, _count_loss(task, losses)))
 
 
 def _finish(task: Task, ref: "ray.ObjectRef[Any]") -> bool:

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
 
@@ -165,9 +164,9 @@ class Driver:
             return
         self._need_ray()
         collector = ScanCollector(self._ledger, scan_fingerprint(self._recipe))
-        tasks = chain(self._encode_tasks(shards, num_shards), self._scan_tasks(todo, collector))
+        kinds = self._encode_tasks(shards, num_shards), self._scan_tasks(todo, collector)
         try:
-            run_bounded(tasks, max_in_flight=self._recipe.cluster.max_tasks)
+            run_bounded(*kinds, max_in_flight=self._recipe.cluster.max_tasks)
         finally:
             collector.commit()
         self.scanned += len(todo)
