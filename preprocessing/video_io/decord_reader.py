@@ -41,13 +41,13 @@ def open_with_decord(
     return reader if len(reader) == table.num_packets else None
 
 
-def read_with_decord(reader: Any, probe: Probe, table: PacketTable) -> Generator[Frame, None, bool]:  # noqa: ANN401
+def read_with_decord(reader: Any, table: PacketTable) -> Generator[Frame, None, bool]:  # noqa: ANN401
     """All frames.
 
     Raises:
         DecordFailed: If one of them does not come.
     """
-    for index, timestamp_s in enumerate(table.times_s(probe.fps)):
+    for index, timestamp_s in enumerate(table.times_s):
         try:
             rgb_HWC = reader.next().asnumpy()
         except (DECORDError, RuntimeError, StopIteration) as error:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import sign_of_life
 from preprocessing.samples import Probe
 from preprocessing.video_io.probe import first_video_stream, open_container
@@ -18,6 +20,8 @@ _ONE_PICTURE_A_PACKET = {"h264", "hevc", "vp9", "av1"}
 _CONTAINERS = ("mov", "matroska")
 """Their packets carry exact presentation times, and seeking finds them again."""
 _PACKETS_A_SIGN = 2000
+_TABLES = 4
+"""Tables that a process keeps; one of an hour at 30 fps has 5 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,14 @@ class PacketTable:
         pts: Ticks in presentation order from the first picture that decodes, (N,) int64, strictly increasing.
         key_pts: Those of key pictures.
         time_base: Seconds of a tick.
+        fps: The rate that the container states.
         num_leading: Packets shown before the first picture that decodes.
     """
 
     pts: NDArray[np.int64]
     key_pts: NDArray[np.int64]
     time_base: Fraction
+    fps: float | None
     num_leading: int
 
     @property
@@ -41,18 +47,27 @@ class PacketTable:
         """All packets found; fewer than declared in a file that was cut off."""
         return self.num_leading + len(self.pts)
 
-    def times_s(self, fps: float | None) -> list[float]:
-        """Seconds since the first picture, by the one clock, for a container that states this rate."""
-        clock = Clock(time_base=self.time_base, fps=fps)
+    @cached_property
+    def times_s(self) -> list[float]:
+        """Seconds since the first picture, by the one clock."""
+        clock = Clock(time_base=self.time_base, fps=self.fps)
         return [clock.seconds(int(pts)) for pts in self.pts]
 
 
 def packet_table(path: str, probe: Probe) -> PacketTable | None:
-    """Read all packets once; None where they do not tell which pictures there are.
+    """Where all pictures are; None where the packets do not tell.
+
+    All packets are read for that, so that the clips and spans of one file share its table: else a long file would be read whole
+    for each of them.
 
     Raises:
         UnreadableVideo: If the file does not open.
     """
+    return _read_table(path, probe, LocalFiles().facts(path).content_id)
+
+
+@lru_cache(maxsize=_TABLES)
+def _read_table(path: str, probe: Probe, content_id: str) -> PacketTable | None:
     if probe.codec not in _ONE_PICTURE_A_PACKET:
         return None
     with open_container(path) as container:
@@ -69,6 +84,7 @@ def packet_table(path: str, probe: Probe) -> PacketTable | None:
         pts=np.array(pts[num_leading:], np.int64),
         key_pts=np.array([key for key in keys if key >= first], np.int64),
         time_base=time_base,
+        fps=probe.fps,
         num_leading=num_leading,
     )
 

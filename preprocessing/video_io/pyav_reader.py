@@ -73,10 +73,10 @@ def all_pictures(path: str, probe: Probe, table: PacketTable | None) -> Generato
             count += 1
 
 
-def pictures_from(path: str, probe: Probe, table: PacketTable, start_frame: int) -> Iterator[Picture] | None:
+def pictures_from(path: str, table: PacketTable, start_frame: int) -> Iterator[Picture] | None:
     """Pictures from a frame on, by seeking to a key picture before it; None if seeking leads astray."""
     for key in reversed(table.key_pts[table.key_pts <= table.pts[start_frame]][-3:]):
-        pictures = _pictures_after_seek(path, probe, table, int(key))
+        pictures = _pictures_after_seek(path, table, int(key))
         first = next(pictures, None)
         if first is not None and first.index <= start_frame:
             return (picture for picture in _chain(first, pictures) if picture.index >= start_frame)
@@ -88,10 +88,9 @@ def _chain(first: Picture, rest: Iterator[Picture]) -> Iterator[Picture]:
     yield from rest
 
 
-def _pictures_after_seek(path: str, probe: Probe, table: PacketTable, key_pts: int) -> Iterator[Picture]:
+def _pictures_after_seek(path: str, table: PacketTable, key_pts: int) -> Iterator[Picture]:
     with open_container(path) as container:
         stream = first_video_stream(container)
-        times_s = table.times_s(probe.fps)
         container.seek(key_pts, stream=stream, backward=True)
         index = None
         for image in _decode(container, stream):
@@ -99,7 +98,7 @@ def _pictures_after_seek(path: str, probe: Probe, table: PacketTable, key_pts: i
                 index = int(np.searchsorted(table.pts, image.pts))
             if not _follows(image, table, index):
                 return
-            yield Picture(index=index, timestamp_s=times_s[index], image=image)
+            yield Picture(index=index, timestamp_s=table.times_s[index], image=image)
             index += 1
 
 

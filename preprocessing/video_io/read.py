@@ -37,7 +37,7 @@ def read_frames(path: str, probe: Probe, *, height_px: int, width_px: int) -> Fr
     reader = open_with_decord(path, probe, table, height_px=height_px, width_px=width_px)
     if reader is None or table is None:
         return FrameStream("pyav", read_with_pyav(path, probe, table, height_px=height_px, width_px=width_px))
-    return FrameStream("decord", read_with_decord(reader, probe, table))
+    return FrameStream("decord", read_with_decord(reader, table))
 
 
 def read_frames_without_decord(path: str, probe: Probe, *, height_px: int, width_px: int) -> FrameStream:
@@ -62,7 +62,7 @@ def read_span(path: str, probe: Probe, span: Span, *, height_px: int, width_px: 
 def _pictures_of_span(path: str, probe: Probe, table: PacketTable | None, span: Span) -> Iterator[Picture]:
     start_frame, start_s = span.start_frame or 0, span.start_s or 0.0
     if start_s and table is not None:
-        start_frame = int(np.searchsorted(table.times_s(probe.fps), start_s - _SAME_S))
+        start_frame = int(np.searchsorted(table.times_s, start_s - _SAME_S))
     for picture in _pictures_at(path, probe, table, start_frame):
         if picture.timestamp_s >= start_s - _SAME_S:
             yield picture
@@ -168,7 +168,7 @@ def _pictures_at(path: str, probe: Probe, table: PacketTable | None, start_frame
     if table is not None and start_frame >= len(table.pts):
         return iter(())
     if table is not None and start_frame > 0:
-        found = pictures_from(path, probe, table, start_frame)
+        found = pictures_from(path, table, start_frame)
         if found is not None:
             return found
     return islice(_alive(all_pictures(path, probe, table)), start_frame, None)

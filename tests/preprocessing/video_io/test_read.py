@@ -151,6 +151,15 @@ def test_a_clip_beyond_the_end_is_an_error_not_a_repetition(tmp_path: Path) -> N
         list(clip)
 
 
+def test_the_packets_of_a_file_are_read_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    first = packet_table(str(path), write_numbered(path, 20))
+    assert first is not None
+    assert packet_table(str(path), probe(str(path))) is first
+    again = packet_table(str(path), write_numbered(path, 30))
+    assert (len(first.pts), len(again.pts if again else ())) == (20, 30)
+
+
 def test_a_packet_table_of_a_cut_file_has_what_is_there() -> None:
     path = str(shared_video("edge_trunc60_moov_first.mp4"))
     table = packet_table(path, probe(path))
