@@ -177,7 +177,8 @@ class DecideConfig(Settings):
     max_frozen_share: Share = 0.5
     """Share of frames in stretches that show one picture; more is `frozen`."""
     min_height_px: Positive = 64
-    """Shorter displayed side of the source, in pixels; less is `too_small`."""
+    """Shorter side of what the source shows between black bars, in pixels; less is `too_small`. The shorter side of
+    `encode.sizes_px` keeps out nearly all that encoding would enlarge."""
     min_source_fps: Annotated[float, Field(gt=0)] = 12.0
     """Frame rate of the source; less is `low_frame_rate`. At half the training rate every frame is shown twice."""
     min_effective_fps: Annotated[float, Field(ge=0)] = 13.0

@@ -41,7 +41,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.UNREACHABLE: "the store did not hand the file out; the next run asks again",
     Reason.DUPLICATE: "another source has the same content",
     Reason.TOO_SHORT: "the shot is shorter than one segment",
-    Reason.TOO_SMALL: "the picture is smaller than the training size allows",
+    Reason.TOO_SMALL: "the shorter side of the picture has fewer pixels than the recipe asks for",
     Reason.NO_CAPTION: "the video came with no caption, or too short a one",
     Reason.LOW_FRAME_RATE: "the frame rate, not counting frames shown again, is too low for the training rate",
     Reason.BLACK: "most of the clip is black",

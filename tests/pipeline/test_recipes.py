@@ -59,3 +59,9 @@ def test_one_stage_goes_from_teacher_to_direct_over_as_many_steps_as_the_teacher
     assert (recipe.direct.ground_truth_share, recipe.direct.final_ground_truth_share) == (1.0, 0.0)
     assert (recipe.direct.trained, recipe.direct.from_scratch) == ("all", True)
     assert recipe.direct.steps == recipe.teacher.steps
+
+
+def test_in_production_no_picture_with_a_shorter_side_below_480_px_is_kept() -> None:
+    recipe = load_recipe("framepack_f1_480p")
+    assert recipe.decide.min_height_px == min(min(size) for size in recipe.encode.sizes_px) == 480  # 4.3
+    assert load_recipe("embedded").decide.min_height_px == 64
