@@ -215,22 +215,24 @@ class LocalStorage:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LeaseTaken((self.root / LEASE_KEY).read_text()) from error
-            _overwrite(file, owner)
+            with explained_writes(str(self.root / LEASE_KEY)):
+                _overwrite(file, owner)
             try:
                 yield
             finally:
                 _overwrite(file, "")
 
-    def _lease_file(self) -> io.TextIOWrapper:
+    def _lease_file(self) -> io.FileIO:
         with explained_writes(str(self.root)):
             self.root.mkdir(parents=True, exist_ok=True)
-            return (self.root / LEASE_KEY).open("a+")
+            return (self.root / LEASE_KEY).open(
+                "ab", buffering=0
+            )  # else closing writes once more what a full disk refused
 
 
-def _overwrite(file: io.TextIOWrapper, text: str) -> None:
+def _overwrite(file: io.FileIO, text: str) -> None:
     file.truncate(0)
-    file.write(text)
-    file.flush()
+    os.write(file.fileno(), text.encode())
 
 
 def _fsync(path: Path) -> None:

@@ -103,6 +103,19 @@ def test_a_second_driver_is_told_who_the_first_one_is(storage: Storage) -> None:
         pass
 
 
+def test_a_lease_on_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    storage = open_storage(str(tmp_path))
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", refuse)
+        with pytest.raises(StorageError, match=r"no space left to write .*/\.lease: free some"), storage.lease("ann"):
+            pass
+    with storage.lease("bob"):
+        assert (tmp_path / ".lease").read_text() == "bob"
+
+
 def _hold_and_die(root: str) -> None:
     import os
 
