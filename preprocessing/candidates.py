@@ -20,7 +20,7 @@ from preprocessing.samples import ClipCandidate, Signals, Transition
 from preprocessing.scores import SCORE_DECIMALS, Measurements, Ranges, rounded, scores_of
 from preprocessing.video_io.timeline import frame_step_s
 
-VERSION = 4
+VERSION = 5
 
 _SECONDS_DECIMALS = 6
 _SOURCES_AT_ONCE = 64

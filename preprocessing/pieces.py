@@ -61,8 +61,6 @@ def pieces_of(
     if clips.policy == "drop" and len(shots) > 1:
         yield Piece(shot_index=0, clip_index=0, start_frame=0, end_frame=num_frames, num_segments=0)
         return
-    if clips.policy == "longest":
-        shots = sorted(shots, key=lambda shot: shot.start_frame - shot.end_frame)[:1]
     behind_s = float(timestamps_s[-1]) + step_s + (FRAMES_PER_SEGMENT + 1) / clips.fps
     grid = _Grid(
         onward_s=going_on(timestamps_s, behind_s, step_s=step_s).tolist(),
@@ -71,6 +69,8 @@ def pieces_of(
         min_segments=clips.min_segments,
         max_segments=clips.max_segments,
     )
+    if clips.policy == "longest":
+        shots = sorted(shots, key=lambda shot: -_duration_s(shot, grid))[:1]
     for shot in shots:
         first = 0
         for start, end in _parts(*_guarded(shot, grid, clips.guard_s), pauses):
@@ -86,6 +86,11 @@ def _shots(num_frames: int, transitions: Sequence[tuple[int, int]]) -> Iterator[
     ranges = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
     for index, (start, end) in enumerate(ranges):
         yield Piece(shot_index=index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
+
+
+def _duration_s(shot: Piece, grid: _Grid) -> float:
+    """For how long a shot is shown, to the microsecond: at a constant rate as many frames are a tie."""
+    return round(grid.onward_s[shot.end_frame] - grid.onward_s[shot.start_frame], 6)
 
 
 def _guarded(shot: Piece, grid: _Grid, guard_s: float) -> tuple[int, int]:

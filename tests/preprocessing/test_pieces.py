@@ -1,5 +1,7 @@
 """Where clips begin and end: as long as a slow search over the whole grid says, and never without a frame."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,25 @@ def test_pictures_that_stay_longer_than_a_segment_give_no_empty_clip() -> None:
     found = pieces(times_s, ClipsConfig(max_segments=8))
     assert all(piece.end_frame > piece.start_frame for piece in found)
     assert [(piece.start_frame, piece.num_segments) for piece in found[:2]] == [(0, 8), (1, 8)]
+
+
+def test_the_longest_shot_is_the_one_shown_for_longest() -> None:
+    times_s = np.concatenate([np.arange(150) / 30, 5 + np.arange(80) / 10])  # 5 s in 150 frames, 8 s in 80
+    step_s = frame_step_s(times_s)
+    found = pieces_of(len(times_s), times_s, [(150, 150)], (), ClipsConfig(policy="longest"), step_s=step_s)
+    assert {piece.shot_index for piece in found} == {1}
+
+
+def test_of_equally_long_shots_the_first_is_taken() -> None:
+    times_s = np.arange(300) / 24
+    found = pieces_of(300, times_s, [(100, 100), (200, 200)], (), ClipsConfig(policy="longest"), step_s=1 / 24)
+    assert {piece.shot_index for piece in found} == {0}
+
+
+@pytest.mark.parametrize("policy", ["split", "drop", "longest"])
+def test_a_source_that_is_all_transition_gives_nothing(policy: Literal["split", "drop", "longest"]) -> None:
+    times_s = np.arange(20) / 24
+    assert list(pieces_of(20, times_s, [(0, 20)], (), ClipsConfig(policy=policy), step_s=1 / 24)) == []
 
 
 def test_pauses_at_the_ends_of_a_film_divide_nothing() -> None:
