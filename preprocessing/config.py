@@ -135,7 +135,8 @@ class ClipsConfig(Settings):
     max_segments: Positive = 40
     """Longest clip, in segments (paper, 4.1: up to one minute; 40 segments are 60 s at 24 fps)."""
     policy: Literal["split", "drop", "longest"] = "split"
-    """A source with several shots is split, dropped, or gives its longest shot."""
+    """A source with several shots is split, dropped, or gives its longest shot; for the last two, what lies black between an end
+    of the source and a fade belongs to the fade."""
     guard_s: Seconds = 0.0
     """Kept away from either side of a transition, in seconds."""
     black_luma: Annotated[float, Field(ge=0, le=255)] = 10.0

@@ -39,8 +39,8 @@ class _Grid:
 
 
 def pieces_of(
-    num_frames: int,
     timestamps_s: NDArray[np.float64],
+    dark_N: NDArray[np.bool_],
     transitions: Sequence[tuple[int, int]],
     pauses: Sequence[int],
     clips: ClipsConfig,
@@ -50,14 +50,17 @@ def pieces_of(
     """The clips of all shots of a source, in order; a part of a shot without room for one as it is.
 
     Args:
-        num_frames: N.
         timestamps_s: Presentation times, (N,), increasing.
+        dark_N: Whether each frame is as dark as the end of a fade, (N,).
         transitions: The frames that each mixes, none for a cut; in order, not overlapping.
         pauses: Frames, in order, at which a shot is divided.
         clips: How shots become clips.
         step_s: `frame_step_s` of the time stamps.
     """
+    num_frames = len(timestamps_s)
     shots = list(_shots(num_frames, transitions))
+    if clips.policy != "split":
+        shots = _without_dark_ends(shots, transitions, dark_N) or shots
     if clips.policy == "drop" and len(shots) > 1:
         yield Piece(shot_index=0, clip_index=0, start_frame=0, end_frame=num_frames, num_segments=0)
         return
@@ -86,6 +89,19 @@ def _shots(num_frames: int, transitions: Sequence[tuple[int, int]]) -> Iterator[
     ranges = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
     for index, (start, end) in enumerate(ranges):
         yield Piece(shot_index=index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
+
+
+def _without_dark_ends(
+    shots: Sequence[Piece], transitions: Sequence[tuple[int, int]], dark_N: NDArray[np.bool_]
+) -> list[Piece]:
+    """The shots but for what lies dark between an end of the source and a gradual change: it is the rest of a fade."""
+    changes = [(start, end) for start, end in transitions if end > start]
+    if not changes:
+        return list(shots)
+    first, last = changes[0][0], changes[-1][1]
+    begin = first if dark_N[:first].all() else 0
+    over = last if dark_N[last:].all() else len(dark_N)
+    return [shot for shot in shots if begin <= shot.start_frame and shot.end_frame <= over]
 
 
 def _duration_s(shot: Piece, grid: _Grid) -> float:
