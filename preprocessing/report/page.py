@@ -95,8 +95,6 @@ def _share(part: float, whole: float) -> str:
 def _funnel(report: Report) -> Iterator[str]:
     yield "<h2>From hours in to hours kept</h2>"
     yield f'<div class="panel">{waterfall(funnel_bars(report.funnel))}</div>'
-    if report.summary.truncated:
-        yield f'<p class="quiet">{counted(report.summary.truncated, "source")} ended before the declared end; what decoded was used.</p>'
 
 
 def funnel_bars(funnel: HoursFunnel) -> list[Bar]:
@@ -165,19 +163,24 @@ def _sources(report: Report) -> Iterator[str]:
     work = report.work
     yield "<h2>Sources</h2><h3>What decoded them</h3>"
     yield from table(("decoder", "sources", "hours"), [(n, k, work.decoder_hours[n]) for n, k in work.decoders.items()])
-    if work.num_failed:
-        yield f"<h3>{number(work.num_failed)} failed</h3>"
-        yield from table(("reason", "", "sources"), [(r, sentence(r), k) for r, k in report.summary.failed.items()])
-        yield "<details open><summary>which</summary>"
-        yield from table(
-            ("source", "reason", "message"), [(note.uri, note.reason, note.message) for note in work.failed]
-        )
-        if work.num_failed > len(work.failed):
-            yield f'<p class="quiet">and {number(work.num_failed - len(work.failed))} more: <code>longtake inspect DIR sources</code></p>'
-        yield "</details>"
+    if report.summary.failed:
+        yield f"<h3>{number(sum(report.summary.failed.values()))} failed</h3>"
+    for reason, count in report.summary.failed.items():
+        yield from _named(f"{number(count)} {reason}: {sentence(reason)}", count, work.failed[reason])
+    if report.summary.truncated:
+        said = f"{counted(report.summary.truncated, 'source')} ended before the declared end; what decoded was used"
+        yield from _named(said, report.summary.truncated, work.truncated)
     if work.slowest:
         yield "<h3>Slowest to scan</h3>"
         yield from table(("source", "CPU s", "video s", "CPU s per video s"), map(_slow_row, work.slowest))
+
+
+def _named(words: str, count: int, notes: Sequence[SourceNote]) -> Iterator[str]:
+    yield f"<details open><summary>{escape(words)}</summary>"
+    yield from table(("source", "message"), [(note.uri, note.message) for note in notes])
+    if count > len(notes):
+        yield f'<p class="quiet">and {number(count - len(notes))} more: <code>longtake inspect DIR sources</code></p>'
+    yield "</details>"
 
 
 def _slow_row(note: SourceNote) -> tuple[object, ...]:

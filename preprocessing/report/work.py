@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset, inspect_table
-from preprocessing.report.columns import clip_seconds, floats, sums_by, where
+from preprocessing.reasons import Reason
+from preprocessing.report.columns import clip_seconds, counts_by, floats, sums_by, where
 from preprocessing.report.settings import ReportSettings
 from preprocessing.shards import file_key
 
@@ -16,7 +17,7 @@ SLOWEST = 10
 """Sources named for taking longest."""
 
 FAILURES = 100
-"""Failed sources named; the totals count all."""
+"""Sources named for each reason; the totals count all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,8 @@ class Work:
         stages: Scanning and encoding; empty ones are left out.
         decoders: Sources that are ok, by the library that decoded them.
         slowest: Those that took most CPU time.
-        failed: Failed sources, up to `FAILURES`.
-        num_failed: All of them.
+        failed: Failed sources by reason, up to `FAILURES` each.
+        truncated: Sources that are ok but end before their declared end, up to `FAILURES`.
     """
 
     stages: tuple[StageWork, ...]
@@ -95,8 +96,8 @@ class Work:
     decoders: Mapping[str, int]
     decoder_hours: Mapping[str, float]
     slowest: tuple[SourceNote, ...]
-    failed: tuple[SourceNote, ...]
-    num_failed: int
+    failed: Mapping[str, tuple[SourceNote, ...]]
+    truncated: tuple[SourceNote, ...]
 
 
 def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
@@ -111,8 +112,8 @@ def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
         decoders={name: where(ok, "decoder", name).num_rows for name in decoder_s},
         decoder_hours={name: round(seconds / 3600, 6) for name, seconds in decoder_s.items()},
         slowest=_notes(_slowest(sources)),
-        failed=_notes(failed.slice(0, FAILURES)),
-        num_failed=failed.num_rows,
+        failed={reason: _named(failed, reason) for reason in counts_by(failed["reason"])},
+        truncated=_named(ok, Reason.TRUNCATED),
     )
 
 
@@ -197,6 +198,10 @@ def storage_cost(size_bytes: float, settings: ReportSettings) -> float | Skipped
 def _slowest(sources: pa.Table) -> pa.Table:
     measured = sources.filter(pc.is_valid(sources["scan_cpu_s"]))
     return measured.sort_by([("scan_cpu_s", "descending"), ("uri", "ascending")]).slice(0, SLOWEST)
+
+
+def _named(sources: pa.Table, reason: str) -> tuple[SourceNote, ...]:
+    return _notes(where(sources, "reason", reason).slice(0, FAILURES))
 
 
 def _notes(sources: pa.Table) -> tuple[SourceNote, ...]:

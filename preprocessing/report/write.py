@@ -83,7 +83,7 @@ def report_json(report: Report) -> dict[str, object]:
                 "sources": summary.failed.get(reason, 0),
                 "clips": summary.dropped.get(reason, 0),
                 "hours": round(funnel.failed.get(reason, 0.0) + funnel.dropped.get(reason, 0.0), 9),
-                "examples": _ids(report.reasons.get(reason, ())),
+                "examples": _examples(report, reason),
             }
             for reason in dict.fromkeys([*summary.dropped, *summary.failed])
         ],
@@ -102,8 +102,20 @@ def report_json(report: Report) -> dict[str, object]:
         "stages": [asdict(stage) for stage in report.work.stages],
         "cost": asdict(report.work.cost),
         "slowest": [asdict(note) for note in report.work.slowest],
-        "failed_sources": [asdict(note) for note in report.work.failed],
+        "failed_sources": [asdict(note) for notes in report.work.failed.values() for note in notes],
+        "truncated_sources": [asdict(note) for note in report.work.truncated],
     }
+
+
+def _examples(report: Report, reason: str) -> list[dict[str, str | None]]:
+    """Clips that are dropped for a reason, and sources that failed for it; `clip_id` is None for a source."""
+    clips = [
+        (card.uri, card.clip_id, f"{card.start_s:.3f} to {card.end_s:.3f} s") for card in report.reasons.get(reason, ())
+    ]
+    sources = [
+        (note.uri, None, note.message or sentence(reason)) for note in report.work.failed.get(reason, ())[:EXAMPLES]
+    ]
+    return [{"uri": uri, "clip_id": clip_id, "detail": detail} for uri, clip_id, detail in (*clips, *sources)]
 
 
 def _ids(shown: Iterable[ClipCard]) -> list[str]:

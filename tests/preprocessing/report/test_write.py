@@ -14,6 +14,7 @@ from preprocessing.config import ClipsConfig, DecideConfig, PlanConfig, ReportCo
 from preprocessing.dataset import Dataset, manifest_table
 from preprocessing.plan import kept_clips, plan
 from preprocessing.plan_rows import PLAN, shards_of_plan
+from preprocessing.reasons import Reason
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.summary import summarize
 from preprocessing.report.write import write_report
@@ -116,11 +117,38 @@ def test_the_json_says_all_that_the_page_shows_and_reconciles(dataset: Dataset, 
     reasons = {row["reason"]: row for row in said["reasons"]}
     assert (reasons["static"]["clips"], reasons["undecodable"]["sources"]) == (2, 2)
     assert reasons["static"]["sentence"] == "nothing moves"
-    assert len(reasons["static"]["examples"]) == 2
+    assert [row["detail"] for row in reasons["static"]["examples"]] == ["0.000 to 1.500 s"] * 2
+    assert {row["clip_id"] for row in reasons["static"]["examples"]} <= {*dataset.ledger.clips()["clip_id"].to_pylist()}
     assert said["decoders"] == {"pyav": 2}
     assert [row["message"] for row in said["failed_sources"]] == ["not a video"] * 2
     for histogram in said["histograms"]:
         assert sum(histogram["kept"]) + sum(histogram["dropped"]) + histogram["unmeasured"] == said["clips"]
+
+
+def test_a_reason_that_comes_once_among_many_sources_is_named_too(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    many = [make_failure(make_source(f"{i:03d}", uri=f"videos/{i:03d}.mp4")) for i in range(150)]
+    last = replace(make_failure(make_source("z")), reasons=(Reason.CRASHED,), message="died of signal 11")
+    dataset.ledger.append_scans([*many, last], "f")
+    write_report(dataset, SETTINGS)
+    said = json.loads(dataset.storage.read_bytes("report/report.json"))
+    examples = {row["reason"]: row["examples"] for row in said["reasons"]}
+    assert examples["crashed"] == [{"uri": "videos/z.mp4", "clip_id": None, "detail": "died of signal 11"}]
+    assert examples["undecodable"][0] == {"uri": "videos/000.mp4", "clip_id": None, "detail": "not a video"}
+    text = dataset.storage.read_bytes("report/index.html").decode()
+    assert "died of signal 11" in text
+    assert "and 50 more" in text
+
+
+def test_a_source_that_broke_off_is_named_with_where(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    dataset.ledger.append_scans(
+        [replace(make_scan(A), reasons=(Reason.TRUNCATED,), message="ends at 4.0 s of 9.0")], "f"
+    )
+    write_report(dataset, SETTINGS)
+    (named,) = json.loads(dataset.storage.read_bytes("report/report.json"))["truncated_sources"]
+    assert (named["uri"], named["message"]) == ("videos/a.mp4", "ends at 4.0 s of 9.0")
+    assert "ends at 4.0 s of 9.0" in dataset.storage.read_bytes("report/index.html").decode()
 
 
 def test_a_price_that_nobody_gave_is_skipped_and_never_nothing(dataset: Dataset) -> None:
