@@ -83,12 +83,24 @@ class PreprocessResult:
             f"sources: {d.sources_ok} ok ({d.truncated} of them truncated), {sum(d.failed.values())} failed"
             + _of(d.failed),
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
-            f"samples: {d.samples} in {d.shards} shards, {d.encode_failed} failed to encode, {d.waiting} waiting",
+            f"kept clips: {d.in_version} in the version, {d.encode_failed} failed to encode, {d.waiting} waiting",
             *([about_other_scans(self.scanned_otherwise)] if self.scanned_otherwise else ()),
             *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
-            f"version: {d.manifest or 'none yet'}",
+            _version_line(d),
             *(self.pilot.lines() if self.pilot else ()),
         ]
+
+
+def _version_line(dataset: DatasetSummary) -> str:
+    if dataset.manifest is None:
+        return "version: none yet"
+    held = [
+        f"{dataset.samples} samples, {dataset.sample_hours:.3f} h, {dataset.segments} segments, {dataset.shards} shards"
+    ]
+    left = (
+        [f"{dataset.leaving} samples no longer kept, until longtake encode names the next"] if dataset.leaving else []
+    )
+    return f"version: {dataset.manifest} ({'; '.join(held + left)})"
 
 
 def _of(counts: Mapping[str, int]) -> str:

@@ -71,10 +71,14 @@ def _head(report: Report) -> Iterator[str]:
         (counted(s.sources, "source"), f"{number(s.sources_ok)} decoded, {number(sum(s.failed.values()))} failed"),
         (hours(f.total), "of video went in"),
         (hours(f.kept), f"kept{_share(f.kept, f.total)}"),
-        (counted(s.kept, "clip"), f"kept of {number(s.clips)}"),
+        (
+            counted(s.kept, "clip"),
+            f"kept of {number(s.clips)}: {number(s.in_version)} in the version, {number(s.encode_failed)} failed to encode, "
+            f"{number(s.waiting)} waiting",
+        ),
         (
             counted(s.samples, "sample"),
-            f"in {counted(s.shards, 'shard')}; {number(s.encode_failed)} failed, {number(s.waiting)} waiting",
+            f"in the version: {hours(s.sample_hours)} in {counted(s.shards, 'shard')}{_leaving(s.leaving)}",
         ),
         (
             counted(s.segments, "segment"),
@@ -86,6 +90,11 @@ def _head(report: Report) -> Iterator[str]:
         + "".join(f'<div class="tile"><b>{big}</b><span>{small}</span></div>' for big, small in tiles)
         + "</div>"
     )
+
+
+def _leaving(number_of: int) -> str:
+    left = f"{number(number_of)} no longer kept, until <code>longtake encode</code> names the next version"
+    return f"; {left}" if number_of else ""
 
 
 def _share(part: float, whole: float) -> str:
@@ -201,7 +210,7 @@ def _work(work: Work) -> Iterator[str]:
         ("what", "cost"),
         [
             ("scanning and encoding so far", work.cost.time),
-            ("the same, for an hour that is kept", work.cost.time_per_hour_kept),
+            ("the same, for an hour of samples", work.cost.time_per_sample_hour),
             ("keeping the shards for a month", work.cost.storage_per_month),
         ],
     )

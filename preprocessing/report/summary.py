@@ -1,4 +1,8 @@
-"""The funnel from sources to samples, counted."""
+"""The funnel from sources to samples, counted.
+
+What is decided now and what the current version holds are two things: `plan` may change its mind about clips of a version,
+and the next `encode` names another one. ``kept = in_version + encode_failed + waiting``, ``samples = in_version + leaving``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +30,15 @@ class DatasetSummary:
         kept: Those that are kept.
         dropped: Those that are not, by their first reason.
         kept_hours: Duration of the kept ones.
-        samples: Kept clips in the current version.
+        in_version: Kept clips that are samples of the current version.
         encode_failed: Kept clips that could not be encoded.
-        waiting: Kept clips that are not encoded yet.
+        waiting: The other kept clips: not encoded yet, or encoded and not in this version.
+        samples: All samples of the current version.
+        sample_hours: Their duration.
+        leaving: Samples that are not kept any more: the next `encode` names a version without them.
         segments: Segments of the samples.
         splits: Samples by split.
-        shards: Shards that the current version names.
+        shards: Shards that the samples lie in.
         manifest: The current version, None if there is none.
     """
 
@@ -44,9 +51,12 @@ class DatasetSummary:
     kept: int
     dropped: Mapping[str, int]
     kept_hours: float
-    samples: int
+    in_version: int
     encode_failed: int
     waiting: int
+    samples: int
+    sample_hours: float
+    leaving: int
     segments: int
     splits: Mapping[str, int]
     shards: int
@@ -57,7 +67,7 @@ class DatasetSummary:
 class KeptClips:
     """The clips that are kept now, by how far they got; each with the columns of `rows.CLIPS`."""
 
-    encoded: pa.Table
+    in_version: pa.Table
     failed: pa.Table
     waiting: pa.Table
 
@@ -77,9 +87,12 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         kept=kept.num_rows,
         dropped=counts_by(first_reasons(where(clips, "decision", Verdict.DROP))),
         kept_hours=_hours(clip_seconds(kept).sum()),
-        samples=reached.encoded.num_rows,
+        in_version=reached.in_version.num_rows,
         encode_failed=reached.failed.num_rows,
         waiting=reached.waiting.num_rows,
+        samples=samples.num_rows,
+        sample_hours=_hours(clip_seconds(samples).sum()),
+        leaving=samples.num_rows - reached.in_version.num_rows,
         segments=int(floats(samples, "num_segments").sum()),
         splits=counts_by(samples["split"]),
         shards=pc.count_distinct(samples["shard"]).as_py(),
@@ -90,12 +103,12 @@ def summarize(dataset: Dataset) -> DatasetSummary:
 def kept_by_progress(dataset: Dataset, kept: pa.Table, samples: pa.Table) -> KeptClips:
     """Kept clips that are samples of the current version, that could not be encoded, and that wait for it."""
     failed_ids = [clip_id for record in dataset.ledger.encodes() for clip_id in record.failed]
-    encoded = pc.is_in(kept["clip_id"], value_set=samples["clip_id"].combine_chunks())
-    failed = pc.and_not(pc.is_in(kept["clip_id"], value_set=pa.array(failed_ids, pa.string())), encoded)
+    in_version = pc.is_in(kept["clip_id"], value_set=samples["clip_id"].combine_chunks())
+    failed = pc.and_not(pc.is_in(kept["clip_id"], value_set=pa.array(failed_ids, pa.string())), in_version)
     return KeptClips(
-        encoded=kept.filter(encoded),
+        in_version=kept.filter(in_version),
         failed=kept.filter(failed),
-        waiting=kept.filter(pc.invert(pc.or_(encoded, failed))),
+        waiting=kept.filter(pc.invert(pc.or_(in_version, failed))),
     )
 
 

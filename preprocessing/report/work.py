@@ -60,12 +60,12 @@ class Cost:
     Attributes:
         time: Of all scans and encodes that the ledger holds.
         storage_per_month: Of the encoded shards.
-        time_per_hour_kept: Of the clips that are samples now.
+        time_per_sample_hour: The same for an hour of the samples of the current version.
     """
 
     time: float | Skipped
     storage_per_month: float | Skipped
-    time_per_hour_kept: float | Skipped
+    time_per_sample_hour: float | Skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +164,14 @@ def _cost(dataset: Dataset, sources: pa.Table, samples: pa.Table, settings: Repo
     efforts = [record.effort for record in records if record.effort]
     cpu_s = np.nansum(floats(sources, "scan_cpu_s")) + sum(effort.cpu_s for effort in efforts)
     time = time_cost(cpu_s, sum(effort.wall_s for effort in efforts), settings)
-    kept_hours = clip_seconds(samples).sum() / 3600
+    sample_hours = clip_seconds(samples).sum() / 3600
     no_samples = Skipped(skipped="nothing is encoded yet")
     return Cost(
         time=time,
         storage_per_month=storage_cost(sum(record.size for record in records), settings),
-        time_per_hour_kept=time
+        time_per_sample_hour=time
         if isinstance(time, Skipped)
-        else (round(time / kept_hours, 6) if kept_hours else no_samples),
+        else (round(time / sample_hours, 6) if sample_hours else no_samples),
     )
 
 

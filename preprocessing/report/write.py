@@ -1,7 +1,7 @@
 """``report/report.json`` and ``report/index.html``: all that a report says, collected from the ledger and written.
 
-The numbers reconcile: sources are ok or failed, clips are kept or dropped for one first reason, kept clips are samples, failed, or
-wait for encoding, and hours in are the hours of all of these and of what lies between clips.
+The numbers reconcile: sources are ok or failed, clips are kept or dropped for one first reason, kept clips are in the current version,
+failed, or wait for encoding, the version's samples are kept or leave it, and hours in are those of all clips and of what lies between.
 """
 
 import json

@@ -72,9 +72,25 @@ def test_the_numbers_reconcile(dataset: Dataset, tmp_path: Path) -> None:
     summary = summarize(dataset)
     assert (summary.sources, summary.sources_ok, summary.failed) == (4, 2, {"undecodable": 2})
     assert (summary.clips, summary.kept, summary.dropped) == (5, 3, {"static": 2})
-    assert (summary.samples, summary.encode_failed, summary.waiting) == (1, 1, 1)
+    assert (summary.in_version, summary.encode_failed, summary.waiting) == (1, 1, 1)
+    assert (summary.samples, summary.leaving) == (1, 0)
     assert (summary.segments, summary.splits, summary.shards) == (1, {"train": 1}, 1)
     assert summary.kept_hours == pytest.approx(3 * 1.5 / 3600, abs=1e-6)
+
+
+def test_what_a_version_holds_is_not_changed_by_a_decision(dataset: Dataset, tmp_path: Path) -> None:
+    encode_all_but_one(dataset, tmp_path)
+    of_version = ("samples", "sample_hours", "segments", "splits", "shards", "manifest")
+    before = summarize(dataset)
+    for source, number in ((A, 3), (B, 2)):
+        decide(dataset.ledger, source, [Verdict.DROP] * number)
+    after = summarize(dataset)
+    assert [getattr(after, name) for name in of_version] == [getattr(before, name) for name in of_version]
+    assert (after.samples, after.leaving) == (1, 1)
+    assert (after.kept, after.in_version, after.encode_failed, after.waiting) == (0, 0, 0, 0)
+    write_report(dataset, SETTINGS)
+    text = dataset.storage.read_bytes("report/index.html").decode()
+    assert "1 no longer kept, until" in text
 
 
 def test_an_empty_dataset_has_a_report_too(tmp_path: Path) -> None:
@@ -113,7 +129,8 @@ def test_the_json_says_all_that_the_page_shows_and_reconciles(dataset: Dataset, 
     said = json.loads(dataset.storage.read_bytes("report/report.json"))
     assert said["sources"] == said["sources_ok"] + sum(said["failed"].values())
     assert said["clips"] == said["kept"] + sum(said["dropped"].values())
-    assert said["kept"] == said["samples"] + said["encode_failed"] + said["waiting"]
+    assert said["kept"] == said["in_version"] + said["encode_failed"] + said["waiting"]
+    assert said["samples"] == said["in_version"] + said["leaving"] == sum(said["splits"].values())
     reasons = {row["reason"]: row for row in said["reasons"]}
     assert (reasons["static"]["clips"], reasons["undecodable"]["sources"]) == (2, 2)
     assert reasons["static"]["sentence"] == "nothing moves"
