@@ -1,10 +1,10 @@
 """What a recipe makes of scanned sources, and what another recipe would. Knows no cluster, and decodes nothing."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +17,7 @@ from preprocessing.decide import decide
 from preprocessing.relations import texts
 from preprocessing.replay import decided_clips
 from preprocessing.report.changes import write_changes
+from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, sums_by
 from preprocessing.samples import SourceScan, Verdict
 
 SCAN_SECTIONS = ("scan", "transitions", "motion")
@@ -70,7 +71,9 @@ class PlanPreview:
         kept: Clips that would be kept.
         kept_hours: Their duration.
         dropped: Clips that would not be kept, by their first reason.
+        dropped_hours: Their duration, by the same.
         segments: Kept clips by number of segments.
+        segment_hours: Their duration, by the same.
         now_kept: Clips that would be kept and are not now.
         now_dropped: Clips that would not be kept and are now.
     """
@@ -78,7 +81,9 @@ class PlanPreview:
     kept: int
     kept_hours: float
     dropped: Mapping[str, int]
+    dropped_hours: Mapping[str, float]
     segments: Mapping[int, int]
+    segment_hours: Mapping[int, float]
     now_kept: tuple[str, ...]
     now_dropped: tuple[str, ...]
 
@@ -88,11 +93,11 @@ class PlanPreview:
 
     def lines(self) -> list[str]:
         """For people."""
-        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items()) or "none"
-        segments = ", ".join(f"{number} of {n}" for n, number in self.segments.items()) or "none"
+        dropped = [f"{number} {reason} ({self.dropped_hours[reason]:.3f} h)" for reason, number in self.dropped.items()]
+        segments = [f"{number} of {n} ({self.segment_hours[n]:.3f} h)" for n, number in self.segments.items()]
         return [
-            f"kept: {self.kept} clips, {self.kept_hours:.3f} h; by number of segments: {segments}",
-            f"dropped: {dropped}",
+            f"kept: {self.kept} clips, {self.kept_hours:.3f} h; by number of segments: {', '.join(segments) or 'none'}",
+            f"dropped: {', '.join(dropped) or 'none'}",
             *(f"would be kept: {clip_id}" for clip_id in self.now_kept),
             *(f"would be dropped: {clip_id}" for clip_id in self.now_dropped),
         ]
@@ -117,18 +122,26 @@ def preview_plan(
     found = _decided_by(recipe, dataset)
     kept, dropped = (_decided(found, verdict) for verdict in (Verdict.KEEP, Verdict.DROP))
     before = _decided(dataset.ledger.clips(), Verdict.KEEP)
-    reasons = Counter(texts(pc.list_element(dropped["reasons"], 0)))
     after_ids, before_ids = set(texts(kept["clip_id"])), set(texts(before["clip_id"]))
     if sheet is not None:
         write_changes(dataset, found, sheet, overrides=overrides)
+    reasons, dropped_s = first_reasons(dropped), clip_seconds(dropped)
+    lengths, kept_s = kept["num_segments"].to_numpy(), clip_seconds(kept)
+    numbers = np.unique(lengths).tolist()
     return PlanPreview(
         kept=kept.num_rows,
-        kept_hours=round((pc.sum(pc.subtract(kept["end_s"], kept["start_s"])).as_py() or 0.0) / 3600, 6),
-        dropped=dict(reasons.most_common()),
-        segments=dict(sorted(Counter(kept["num_segments"].to_numpy().tolist()).items())),
+        kept_hours=_hours(kept_s.sum()),
+        dropped=counts_by(reasons),
+        dropped_hours={reason: _hours(seconds) for reason, seconds in sums_by(reasons, dropped_s).items()},
+        segments={number: int((lengths == number).sum()) for number in numbers},
+        segment_hours={number: _hours(kept_s[lengths == number].sum()) for number in numbers},
         now_kept=tuple(sorted(after_ids - before_ids)),
         now_dropped=tuple(sorted(before_ids - after_ids)),
     )
+
+
+def _hours(seconds: float) -> float:
+    return round(float(seconds) / 3600, 6)
 
 
 def _decided_by(recipe: Recipe, dataset: Dataset) -> pa.Table:

@@ -82,7 +82,8 @@ class PreprocessResult:
             f"done now: {self.scanned} sources scanned, {self.captioned} clips captioned, {self.encoded_shards} shards encoded",
             f"sources: {d.sources_ok} ok ({d.truncated} of them truncated), {sum(d.failed.values())} failed"
             + _of(d.failed),
-            f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped" + _of(d.dropped),
+            f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped"
+            + _in_brackets([f"{n} {reason}: {d.dropped_hours[reason]:.3f} h" for reason, n in d.dropped.items()]),
             f"kept clips: {d.in_version} in the version, {d.encode_failed} failed to encode, {d.waiting} waiting",
             *([about_other_scans(self.scanned_otherwise)] if self.scanned_otherwise else ()),
             *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
@@ -362,6 +363,7 @@ def _track(summary: DatasetSummary, dataset: Dataset, recipe: Recipe, tracking: 
     numbers = {name: value for name, value in asdict(summary).items() if isinstance(value, (int, float))}
     reasons = {f"failed/{reason}": number for reason, number in summary.failed.items()}
     reasons |= {f"dropped/{reason}": number for reason, number in summary.dropped.items()}
+    reasons |= {f"dropped_hours/{reason}": hours for reason, hours in summary.dropped_hours.items()}
     run.log_metrics_batch({0: {**numbers, **reasons}})
     if summary.manifest:
         run.log_dataset(name=Path(uri).name, manifest_sha256=summary.manifest, uri=uri)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset, inspect_table
 from preprocessing.reasons import Reason
-from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, floats, where
+from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, floats, sums_by, where
 from preprocessing.samples import Verdict
 
 
@@ -30,6 +30,7 @@ class DatasetSummary:
         kept: Those that are kept.
         dropped: Those that are not, by their first reason.
         kept_hours: Duration of the kept ones.
+        dropped_hours: Duration of the others, by their first reason.
         in_version: Kept clips that are samples of the current version.
         encode_failed: Kept clips that could not be encoded.
         waiting: The other kept clips: not encoded yet, or encoded and not in this version.
@@ -51,6 +52,7 @@ class DatasetSummary:
     kept: int
     dropped: Mapping[str, int]
     kept_hours: float
+    dropped_hours: Mapping[str, float]
     in_version: int
     encode_failed: int
     waiting: int
@@ -76,6 +78,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
     """Count what the dataset holds now."""
     sources, clips, samples = dataset.ledger.sources(), dataset.ledger.clips(), inspect_table(dataset, "samples")
     ok, kept = where(sources, "status", "ok"), where(clips, "decision", Verdict.KEEP)
+    dropped = where(clips, "decision", Verdict.DROP)
     reached = kept_by_progress(dataset, kept, samples)
     return DatasetSummary(
         sources=sources.num_rows,
@@ -85,8 +88,9 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         source_hours=_hours(pc.sum(ok["duration_s"]).as_py() or 0.0),
         clips=clips.num_rows,
         kept=kept.num_rows,
-        dropped=counts_by(first_reasons(where(clips, "decision", Verdict.DROP))),
+        dropped=counts_by(first_reasons(dropped)),
         kept_hours=_hours(clip_seconds(kept).sum()),
+        dropped_hours={name: _hours(s) for name, s in sums_by(first_reasons(dropped), clip_seconds(dropped)).items()},
         in_version=reached.in_version.num_rows,
         encode_failed=reached.failed.num_rows,
         waiting=reached.waiting.num_rows,

@@ -45,6 +45,22 @@ def test_the_same_recipe_changes_nothing(dataset: Path) -> None:
     assert sum(preview.segments.values()) == preview.kept
 
 
+@pytest.mark.parametrize("overrides", [[], ["decide.min_dynamism=4.0"], ["clips.max_segments=3"]])
+def test_hours_of_every_reason_and_length_stand_beside_their_number_and_add_up(
+    dataset: Path, overrides: list[str]
+) -> None:
+    recipe = load_recipe("embedded", overrides)
+    preview = preview_plan(str(dataset), recipe)
+    clips = recipe_clips(Dataset.open(str(dataset)).ledger.iterate_scans(None), recipe).to_pylist()
+    assert preview.dropped_hours.keys() == preview.dropped.keys()
+    assert preview.segment_hours.keys() == preview.segments.keys()
+    for reason, hours in preview.dropped_hours.items():
+        seconds = sum(row["end_s"] - row["start_s"] for row in clips if row["reasons"][:1] == [reason])
+        assert hours == pytest.approx(seconds / 3600, abs=1e-6)
+        assert f"{preview.dropped[reason]} {reason} ({hours:.3f} h)" in preview.lines()[1]
+    assert sum(preview.segment_hours.values()) == pytest.approx(preview.kept_hours, abs=1e-5)
+
+
 def test_clips_change_sides_by_their_ids(dataset: Path) -> None:
     all_gone = preview_plan(str(dataset), load_recipe("embedded", ["decide.min_dynamism=1000.0"]))
     now = preview_plan(str(dataset), load_recipe("embedded", []))

@@ -76,6 +76,7 @@ def test_the_numbers_reconcile(dataset: Dataset, tmp_path: Path) -> None:
     assert (summary.samples, summary.leaving) == (1, 0)
     assert (summary.segments, summary.splits, summary.shards) == (1, {"train": 1}, 1)
     assert summary.kept_hours == pytest.approx(3 * 1.5 / 3600, abs=1e-6)
+    assert summary.dropped_hours == pytest.approx({"static": 2 * 1.5 / 3600}, abs=1e-6)
 
 
 def test_what_a_version_holds_is_not_changed_by_a_decision(dataset: Dataset, tmp_path: Path) -> None:
