@@ -5,7 +5,7 @@ Its spread comes from leaving out one source at a time (jackknife), and is 0 whe
 the others only as far as the order of names says nothing about what is in them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,14 @@ from preprocessing.report.columns import Floats, clip_seconds, floats, ints, pla
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.work import Skipped, storage_cost, time_cost
 from preprocessing.samples import ShardRecord, Verdict
+from preprocessing.shards import file_key
 from preprocessing.sources import InputSize
 
 SPREAD = 1.645
 """Standard errors on either side of an estimate: nine of ten intervals hold the true value, if it spreads normally."""
+
+NAMED = 3
+"""Sources, and shards, that are named for people; JSON names all."""
 
 NOT_ENCODED = Skipped(skipped="no shard is encoded yet that says what it took: longtake preprocess INPUT --limit N")
 
@@ -35,10 +39,41 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What an estimate rests on; what became of the sources since is of no matter.
+
+    Attributes:
+        scanned: Uris of the sources whose scans were timed.
+        encoded: Uris of the sources whose clips the shards hold; a dataset may have more than the part of the input that was done.
+        shards: Keys of the shards whose encoding was timed.
+        segments: In those shards.
+    """
+
+    scanned: tuple[str, ...]
+    encoded: tuple[str, ...]
+    shards: tuple[str, ...]
+    segments: int
+
+    def line(self) -> str:
+        """For people."""
+        encoded = (
+            f"{self.segments} segments of {_some(self.encoded)}, in {_some(self.shards)}" if self.shards else "nothing"
+        )
+        return f"scans of {_some(self.scanned)}; encodes of {encoded}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pilot:
     """What the whole input would take.
 
     Attributes:
+        basis: What that is estimated from.
         num_done: Sources that the estimate comes from.
         num_all: Sources that the input holds.
         done_bytes: Of the files of those.
@@ -56,6 +91,7 @@ class Pilot:
         storage_cost_per_month: Of all shards.
     """
 
+    basis: Basis
     num_done: int
     num_all: int
     done_bytes: int
@@ -83,6 +119,7 @@ class Pilot:
             f"  space: {_said(self.shards_gb, 'GB')} of shards; {_said(self.shards_gb_per_hour_kept, 'GB')} an hour kept",
             f"  money: {_said(self.cost, '')}; an hour of video {_said(self.cost_per_video_hour, '')}; "
             f"storage a month {_said(self.storage_cost_per_month, '')}",
+            f"  from: {self.basis.line()}",
             f"  how: in proportion to the {basis}; intervals by leaving out one source at a time; "
             "the first by name, not drawn at random",
         ]
@@ -101,6 +138,7 @@ def _said(figure: Estimate | float | Skipped, unit: str) -> str:
 class _Sample:
     """The sources that were done: (number of sources,) each; what encoding takes is in proportion to segments."""
 
+    basis: Basis
     size: Floats
     video_s: Floats
     kept_s: Floats
@@ -109,7 +147,11 @@ class _Sample:
     encode_cpu_s: Floats
     encode_wall_s: Floats
     shards_bytes: Floats
-    is_encoded: bool
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether anybody knows what encoding takes."""
+        return self.basis.segments > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +239,7 @@ def _pilot(
     shards_gb = sample.shards_bytes / 1e9
     hours = sample.kept_s.sum() / 3600
     return Pilot(
+        basis=sample.basis,
         num_done=len(sample.size),
         num_all=whole.num_sources,
         done_bytes=int(sample.size.sum()),
@@ -249,12 +292,19 @@ def _per_hour(value: float, hours: float) -> float | Skipped:
 
 
 def _sample(dataset: Dataset, sources: pa.Table) -> _Sample:
-    clips = dataset.ledger.clips()
-    kept = where(rows_among(clips, "source_id", texts(sources["source_id"])), "decision", Verdict.KEEP)
+    kept = where(dataset.ledger.clips(texts(sources["source_id"])), "decision", Verdict.KEEP)
     at, number = places(kept, sources), sources.num_rows
     segments = np.bincount(at, weights=ints(kept, "num_segments"), minlength=number).astype(np.float64)
-    rates = _rates(dataset.ledger.encodes(), clips)
+    records = [record for record in dataset.ledger.encodes() if record.effort]
+    encoded = rows_among(dataset.ledger.plan(), "clip_id", {clip_id for one in records for clip_id in one.clip_ids})
+    rates = _rates(records, encoded)
     return _Sample(
+        basis=Basis(
+            scanned=tuple(texts(sources["uri"])),
+            encoded=tuple(sorted(set(texts(encoded["uri"])))),
+            shards=tuple(file_key(record.key, record.failed) for record in records),
+            segments=rates.segments,
+        ),
         size=np.nan_to_num(floats(sources, "size_bytes")),
         video_s=np.nan_to_num(floats(sources, "duration_s")),
         kept_s=np.bincount(at, weights=clip_seconds(kept), minlength=number).astype(np.float64),
@@ -263,7 +313,6 @@ def _sample(dataset: Dataset, sources: pa.Table) -> _Sample:
         encode_cpu_s=rates.cpu_s * segments,
         encode_wall_s=rates.wall_s * segments,
         shards_bytes=rates.size_bytes * segments,
-        is_encoded=rates.segments > 0,
     )
 
 
@@ -277,15 +326,14 @@ class _Rates:
     size_bytes: float
 
 
-def _rates(records: Iterable[ShardRecord], clips: pa.Table) -> _Rates:
-    """Of all shards that say what they took and whose clips are known."""
-    segments = dict(zip(texts(clips["clip_id"]), ints(clips, "num_segments").tolist(), strict=True))
-    known = [record for record in records if record.effort and all(clip_id in segments for clip_id in record.clip_ids)]
-    number = sum(segments[clip_id] for record in known for clip_id in record.clip_ids)
-    efforts = [record.effort for record in known if record.effort]
+def _rates(records: Sequence[ShardRecord], planned: pa.Table) -> _Rates:
+    """Of shards, by the plan of their clips: sources may have vanished, and clips been decided otherwise, since."""
+    segments = dict(zip(texts(planned["clip_id"]), ints(planned, "num_segments").tolist(), strict=True))
+    number = sum(segments[clip_id] for record in records for clip_id in record.clip_ids)
+    efforts = [record.effort for record in records if record.effort]
     return _Rates(
         segments=number,
         cpu_s=sum(effort.cpu_s for effort in efforts) / max(number, 1),
         wall_s=sum(effort.wall_s for effort in efforts) / max(number, 1),
-        size_bytes=sum(record.size for record in known) / max(number, 1),
+        size_bytes=sum(record.size for record in records) / max(number, 1),
     )

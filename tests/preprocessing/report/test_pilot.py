@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +8,13 @@ import pytest
 from preprocessing.config import ReportConfig
 from preprocessing.dataset import Dataset
 from preprocessing.effort import Effort
-from preprocessing.report.pilot import Estimate, Pilot, pilot, ratio_estimate
+from preprocessing.report.pilot import Basis, Estimate, Pilot, pilot, ratio_estimate
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.work import Skipped
-from preprocessing.samples import ShardRecord, Source, Verdict
+from preprocessing.samples import PlannedShard, ShardRecord, Source, Verdict
 from preprocessing.sources import InputSize
 from tests.preprocessing.report.test_write import SETTINGS
-from tests.preprocessing.test_ledger import A, B, decide, make_scan
+from tests.preprocessing.test_ledger import A, B, decide, make_planned, make_scan, plan_table
 
 PRICED = replace(SETTINGS, prices=ReportConfig(cost_per_cpu_hour=0.5, cost_per_gb_month=0.02))
 WHOLE = InputSize(num_sources=20, size_bytes=30_000_000)
@@ -23,13 +24,9 @@ def sized(source: Source, size_bytes: int | None) -> Source:
     return replace(source, size_bytes=size_bytes)
 
 
-def pilot_of(
-    tmp_path: Path,
-    settings: ReportSettings,
-    *,
-    encoded: bool = True,
-    sizes: tuple[int | None, int | None] = (1_000_000, 2_000_000),
-) -> Pilot:
+def pilot_dataset(
+    tmp_path: Path, *, encoded: bool = True, sizes: tuple[int | None, int | None] = (1_000_000, 2_000_000)
+) -> Dataset:
     """Two sources, 36 and 72 CPU-s to scan, one and two kept segments, and 18 CPU-s and 1 MB for each segment."""
     dataset = Dataset.create(str(tmp_path))
     for source, size, cpu_s in zip((A, B), sizes, (36.0, 72.0), strict=True):
@@ -39,14 +36,31 @@ def pilot_of(
     decide(dataset.ledger, A, [Verdict.KEEP])
     decide(dataset.ledger, B, [Verdict.KEEP, Verdict.KEEP])
     if encoded:
-        ids = tuple(dataset.ledger.clips()["clip_id"].to_pylist())
-        took = Effort(cpu_s=54.0, wall_s=60.0)
+        rows = dataset.ledger.clips().to_pylist()
+        uris = {source.source_id: source.uri for source in (A, B)}
+        clips = tuple(make_planned(row["clip_id"], uri=uris[row["source_id"]]) for row in rows)
+        dataset.ledger.append_plan(plan_table([PlannedShard(name="0", bucket="64x64", clips=clips)]))
+        ids, took = tuple(clip.clip_id for clip in clips), Effort(cpu_s=54.0, wall_s=60.0)
         dataset.ledger.append_encodes(
             [ShardRecord(key="64x64/0", sha256="", size=3_000_000, clip_ids=ids, failed={}, effort=took)]
         )
-    found = pilot(dataset, [A.source_id, B.source_id], WHOLE, settings, parallel=(4.0, 2.0))
+    return dataset
+
+
+def estimate(dataset: Dataset, settings: ReportSettings, sources: Sequence[Source]) -> Pilot:
+    found = pilot(dataset, [source.source_id for source in sources], WHOLE, settings, parallel=(4.0, 2.0))
     assert found is not None
     return found
+
+
+def pilot_of(
+    tmp_path: Path,
+    settings: ReportSettings,
+    *,
+    encoded: bool = True,
+    sizes: tuple[int | None, int | None] = (1_000_000, 2_000_000),
+) -> Pilot:
+    return estimate(pilot_dataset(tmp_path, encoded=encoded, sizes=sizes), settings, (A, B))
 
 
 def test_a_pilot_says_what_the_whole_would_take_in_time_space_and_money(tmp_path: Path) -> None:
@@ -64,6 +78,28 @@ def test_a_pilot_says_what_the_whole_would_take_in_time_space_and_money(tmp_path
     assert isinstance(found.cost_per_video_hour, Estimate)
     assert found.cost_per_video_hour.value == pytest.approx((108 + 54) / 8 * 0.5, rel=1e-3)
     assert found.storage_cost_per_month == Estimate(value=0.0006, low=0.0006, high=0.0006)
+
+
+def test_a_shard_counts_whatever_became_of_its_sources(tmp_path: Path) -> None:
+    dataset = pilot_dataset(tmp_path)
+    dataset.ledger.append_missing({A.source_id})
+    decide(dataset.ledger, B, [Verdict.KEEP, Verdict.DROP])
+    found = estimate(dataset, PRICED, (B,))
+    assert isinstance(found.encode_cpu_hours, Estimate)
+    assert found.encode_cpu_hours.value == pytest.approx(
+        15 * 18 / 3600
+    )  # B has 1 of 15 parts of all bytes, and one segment
+    assert found.basis == Basis(
+        scanned=("videos/b.mp4",), encoded=("videos/a.mp4", "videos/b.mp4"), shards=("64x64/0",), segments=3
+    )
+    (line,) = [line for line in found.lines() if "from:" in line]
+    assert line == "  from: scans of videos/b.mp4; encodes of 3 segments of videos/a.mp4, videos/b.mp4, in 64x64/0"
+
+
+def test_of_many_sources_and_shards_a_line_names_few() -> None:
+    many = tuple(f"{i}.mp4" for i in range(12))
+    basis = Basis(scanned=many, encoded=many, shards=("64x64-1/a",), segments=40)
+    assert basis.line().startswith("scans of 0.mp4, 1.mp4, 2.mp4, 9 more; encodes of 40 segments of 0.mp4")
 
 
 def test_where_bytes_tell_all_the_interval_is_narrow(tmp_path: Path) -> None:
