@@ -75,12 +75,21 @@ def _check_ledger_schemas(storage: Storage) -> Iterator[str]:
 
 def _check_table(storage: Storage, key: str, schema: pa.Schema) -> Iterator[str]:
     try:
-        found = read_parquet(storage, key).schema
+        found = _with_all_scores(read_parquet(storage, key).schema)
     except (OSError, ValueError) as error:
         yield f"{key}: cannot be read: {error}"
         return
     if not found.equals(schema, check_metadata=False):
         yield f"{key}: has other columns than this version writes"
+
+
+def _with_all_scores(found: pa.Schema) -> pa.Schema:
+    """A schema as the ledger reads it: a score that an earlier version did not know is null."""
+    at = found.get_field_index("scores")
+    scores = found.field(at).type if at >= 0 else None
+    if isinstance(scores, pa.StructType) and set(scores) <= set(rows.SCORE_COLUMNS):
+        return found.set(at, pa.field("scores", rows.SCORE_COLUMNS))
+    return found
 
 
 def _check_sources(dataset: Dataset) -> Iterator[str]:

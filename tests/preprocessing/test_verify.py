@@ -12,7 +12,7 @@ from preprocessing.pins import Pin, pin, unpin
 from preprocessing.plan_rows import shard_keys
 from preprocessing.samples import ShardRecord
 from preprocessing.shards import index_key, tar_key
-from preprocessing.storage import LocalStorage
+from preprocessing.storage import LocalStorage, read_parquet, write_parquet
 from preprocessing.verify import find_garbage, gc, remarks, verify
 from tests.preprocessing.test_dataset import CLIPS, build
 from tests.preprocessing.test_ledger import A, B, C, make_failure, make_scan
@@ -43,6 +43,17 @@ def test_versions_that_measured_side_by_side_are_a_remark_and_no_problem(
         f"sources were measured with different versions of av: 1 with {versions['av']}, 1 with 99.0",
         f"sources were measured with different versions of decord: 1 with {versions['decord']}, 1 with none",
     )
+
+
+def test_a_ledger_from_before_a_score_was_measured_is_sound(dataset: Dataset) -> None:
+    key = "ledger/plan-00000000.parquet"
+    plan = read_parquet(dataset.storage, key)
+    at, known = plan.schema.get_field_index("scores"), list(rows.SCORE_COLUMNS)[:-1]
+    older = plan.schema.set(at, pa.field("scores", pa.struct(known)))
+    write_parquet(dataset.storage, key, plan.cast(older))
+    reopened = Dataset.open(dataset.storage.uri)
+    assert verify(reopened) == ()
+    assert {row[rows.SCORES[-1]] for row in reopened.ledger.plan()["scores"].to_pylist()} == {None}
 
 
 @pytest.mark.parametrize("place", [0, 700, -2000, -1])
@@ -95,6 +106,9 @@ BREAKAGES: dict[str, Callable[[Dataset], None]] = {
     "no table of this name": lambda d: d.storage.write_atomic("ledger/notes-1.parquet", b"x"),
     "1 sources were scanned under other settings .*; longtake scan": lambda d: d.ledger.append_scans(
         [make_scan(C)], "before"
+    ),
+    "has other columns": lambda d: write_parquet(
+        d.storage, "ledger/thumbs-00000000.parquet", pa.table({"scores": [1]})
     ),
     "cannot be read": lambda d: d.storage.write_atomic("ledger/thumbs-00000000.parquet", b"x"),
 }
