@@ -180,6 +180,9 @@ class DecideConfig(Settings):
     min_height_px: Positive = 64
     """Shorter side of what the source shows between black bars, in pixels; less is `too_small`. The shorter side of
     `encode.sizes_px` keeps out nearly all that encoding would enlarge."""
+    keep_hdr: bool = True
+    """Whether clips of HDR sources (PQ, HLG) are kept; if not they are `hdr`. Their tones are not mapped, so they look flat: false
+    where that would teach a model flat pictures."""
     min_source_fps: Annotated[float, Field(gt=0)] = 12.0
     """Frame rate of the source; less is `low_frame_rate`. At half the training rate every frame is shown twice."""
     min_effective_fps: Annotated[float, Field(ge=0)] = 13.0

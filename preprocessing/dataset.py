@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from preprocessing import plan_rows
 from preprocessing.ledger import Ledger
 from preprocessing.relations import ascending, matching_rows, texts
+from preprocessing.rows import transfers
 from preprocessing.samples import CodecRecord, ShardRecord, Verdict
 from preprocessing.shards import file_key
 from preprocessing.storage import Storage, open_storage, parquet_bytes, parquet_table
@@ -268,7 +269,7 @@ def inspect_table(dataset: Dataset, name: str) -> pa.Table:
     """
     match name:
         case "sources":
-            return dataset.ledger.sources().drop_columns(["location", "extra", "probe", "scan_part"])
+            return _sources_table(dataset)
         case "transitions":
             return _with_uri(dataset, dataset.ledger.transitions()).sort_by(ascending("uri", "start_frame"))
         case "clips":
@@ -278,6 +279,13 @@ def inspect_table(dataset: Dataset, name: str) -> pa.Table:
         case "shards":
             return _shards_table(dataset)
     raise ValueError(f"there is no table {name}; expected one of {', '.join(TABLES)}")
+
+
+def _sources_table(dataset: Dataset) -> pa.Table:
+    sources = dataset.ledger.sources()
+    behind = sources.schema.get_field_index("decoder") + 1
+    shown = sources.add_column(behind, "transfer", transfers(sources))
+    return shown.drop_columns(["location", "extra", "probe", "scan_part"])
 
 
 def _with_uri(dataset: Dataset, table: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from preprocessing.reasons import Reason
 from preprocessing.relations import float_columns
 from preprocessing.samples import ClipCandidate, Decision, Verdict
 
-VERSION = 3
+VERSION = 4
 
 _REPEATS = 0.9
 """Share of a source's frames that are new ones, under which it shows frames again."""
@@ -121,6 +121,7 @@ _CLIP: tuple[_Rule, ...] = (
     (Reason.TOO_SHORT, lambda clip, _: clip["num_segments"] == 0),
     (Reason.LOW_FRAME_RATE, _low_rate),
     (Reason.TOO_SMALL, lambda clip, settings: clip["height_px"] < settings.min_height_px),
+    (Reason.HDR, lambda clip, settings: (clip["hdr"] > 0) & (not settings.keep_hdr)),
     (Reason.BLACK, lambda clip, settings: clip["black_share"] > settings.max_black_share),
     (Reason.SHAKY, _shaky),
     (Reason.SLIDESHOW, _slideshow),

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     NO_CAPTION = "no_caption"
     LOW_FRAME_RATE = "low_frame_rate"
+    HDR = "hdr"
     BLACK = "black"
     FROZEN = "frozen"
     STATIC = "static"
@@ -44,6 +45,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TOO_SMALL: "the shorter side of the picture has fewer pixels than the recipe asks for",
     Reason.NO_CAPTION: "the video came with no caption, or too short a one",
     Reason.LOW_FRAME_RATE: "the frame rate, not counting frames shown again, is too low for the training rate",
+    Reason.HDR: "the video is HDR, its tones would not be mapped, and decide.keep_hdr is off",
     Reason.BLACK: "most of the clip is black",
     Reason.FROZEN: "one picture is shown again and again",
     Reason.STATIC: "nothing moves",

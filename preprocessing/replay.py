@@ -23,6 +23,9 @@ CAPTION_WORDS = "caption_words"
 TRUNCATED = "truncated"
 """The score that is 1 where the source broke off."""
 
+HDR = "hdr"
+"""The score that is 1 where the source is HDR."""
+
 
 def decided_clips(
     scans: Iterable[SourceScan], clips: ClipsConfig, thresholds: DecideConfig, *, eval_percent: int
@@ -36,13 +39,14 @@ def decided_clips(
         eval_percent: Share of groups held out.
     """
     splits: list[str] = []
-    of_source: dict[str, list[float]] = {CAPTION_WORDS: [], TRUNCATED: []}
+    of_source: dict[str, list[float]] = {CAPTION_WORDS: [], TRUNCATED: [], HDR: []}
 
     def footages() -> Iterator[Footage]:
         for scan in scans:
             splits.append(str(split_of(scan.source.group_id, eval_percent)))
             of_source[CAPTION_WORDS].append(len(scan.source.caption.split()))
             of_source[TRUNCATED].append(Reason.TRUNCATED in scan.reasons)
+            of_source[HDR].append(scan.probe is not None and scan.probe.is_hdr)
             yield footage_of(scan)
 
     found = list(candidates(footages(), clips))

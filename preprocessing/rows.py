@@ -31,7 +31,7 @@ from preprocessing.video_io.timeline import frame_step_s
 SCORES = (
     "height_px", "source_fps", "transitions", "black_share", "frozen_share", "effective_fps", "dynamism",
     "dynamism_spread", "active_share", "long_dynamism", "own_motion", "own_area", "rest_motion", "camera_speed",
-    "steadiness", "followed", "caption_words", "truncated",
+    "steadiness", "followed", "caption_words", "truncated", "hdr",
 )  # fmt: skip
 """Names of all scores; `preprocessing.scores` says what they mean. One that was not measured is null."""
 
@@ -153,6 +153,12 @@ def source_row(scan: SourceScan, *, fingerprint: str, part: int) -> dict[str, ob
         "crop": scan.picture.crop if scan.picture else "",
         **_effort_columns("scan", scan.effort),
     }
+
+
+def transfers(sources: pa.Table) -> pa.Array:
+    """`Probe.transfer` of every row of a `SOURCES` table: empty if the container does not say, null if nobody could ask it."""
+    probes = sources["probe"].to_pylist()
+    return pa.array([json.loads(probe).get("transfer", "") if probe else None for probe in probes], pa.string())
 
 
 def _effort_columns(step: str, effort: Effort | None) -> dict[str, float | None]:

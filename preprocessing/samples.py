@@ -124,6 +124,10 @@ class Source:
         return self.uri if self.span is None else f"{self.uri} {self.span}"
 
 
+HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
+"""Transfer functions of HDR video as FFmpeg names them: PQ and HLG (ITU-R BT.2100)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """What a container says about its first video stream that is not a picture.
@@ -135,8 +139,8 @@ class Probe:
         height_px: Displayed height.
         rotation_deg: Clockwise rotation to apply: 0, 90, 180 or 270.
         duration_s: Declared duration, None if the container does not say.
-        transfer: Transfer function of the colours as FFmpeg names it, empty if the container does not say. HDR (`smpte2084`,
-            `arib-std-b67`) is read as it is, without tone mapping: such a picture looks flat.
+        transfer: Transfer function of the colours as FFmpeg names it, empty if the container does not say. HDR (`HDR_TRANSFERS`)
+            is read as it is, without tone mapping: such a picture looks flat.
         primaries: Primary colours as FFmpeg names them, empty if the container does not say.
     """
 
@@ -159,6 +163,11 @@ class Probe:
             self.rotation_deg in (0, 90, 180, 270),
             f"rotation of {self.rotation_deg} degrees; expected 0, 90, 180 or 270",
         )
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the container says so."""
+        return self.transfer in HDR_TRANSFERS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ class PreprocessResult:
         return [
             f"inputs: {self.inputs} sources, {len(self.ignored)} files ignored" + _in_brackets(self.ignored),
             f"done now: {self.scanned} sources scanned, {self.captioned} clips captioned, {self.encoded_shards} shards encoded",
-            f"sources: {d.sources_ok} ok ({d.truncated} of them truncated), {sum(d.failed.values())} failed"
+            f"sources: {d.sources_ok} ok ({d.truncated} of them truncated, {d.hdr} HDR), {sum(d.failed.values())} failed"
             + _of(d.failed),
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped"
             + _in_brackets([f"{n} {reason}: {d.dropped_hours[reason]:.3f} h" for reason, n in d.dropped.items()]),

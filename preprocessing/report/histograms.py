@@ -125,6 +125,7 @@ VIEWS = (
         title="frozen share: frames that show one picture for long",
         limits=(("decide.max_frozen_share", "above", Reason.FROZEN),),
     ),
+    ScoreView(score="hdr", title="HDR: 1 where the source is PQ or HLG"),
 )
 """The scores that people know by name; others that a table holds are shown under their own names."""
 

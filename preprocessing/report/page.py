@@ -11,7 +11,7 @@ from preprocessing.report.histograms import Histogram, Threshold
 from preprocessing.report.parts import counted, document, hours, number, sheet, table
 from preprocessing.report.sheets import ClipCard
 from preprocessing.report.summary import DatasetSummary
-from preprocessing.report.work import SourceNote, Work
+from preprocessing.report.work import Colours, SourceNote, Work
 
 NOTHING_BETWEEN: Mapping[str, str] = {
     "transitions": "in transitions, where two shots mix",
@@ -172,6 +172,8 @@ def _sources(report: Report) -> Iterator[str]:
     work = report.work
     yield "<h2>Sources</h2><h3>What decoded them</h3>"
     yield from table(("decoder", "sources", "hours"), [(n, k, work.decoder_hours[n]) for n, k in work.decoders.items()])
+    yield "<h3>How their colours are coded</h3>"
+    yield from table(("transfer", "", "sources", "hours", "such as"), map(_colour_row, work.colours))
     if report.summary.failed:
         yield f"<h3>{number(sum(report.summary.failed.values()))} failed</h3>"
     for reason, count in report.summary.failed.items():
@@ -190,6 +192,11 @@ def _named(words: str, count: int, notes: Sequence[SourceNote]) -> Iterator[str]
     if count > len(notes):
         yield f'<p class="quiet">and {number(count - len(notes))} more: <code>longtake inspect DIR sources</code></p>'
     yield "</details>"
+
+
+def _colour_row(colours: Colours) -> tuple[object, ...]:
+    said = "HDR, not tone-mapped" if colours.is_hdr else ""
+    return colours.transfer or "not said", said, colours.sources, colours.hours, ", ".join(colours.examples)
 
 
 def _slow_row(note: SourceNote) -> tuple[object, ...]:

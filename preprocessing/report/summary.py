@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from preprocessing.dataset import Dataset, inspect_table
 from preprocessing.reasons import Reason
 from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, floats, sums_by, where
-from preprocessing.samples import Verdict
+from preprocessing.rows import transfers
+from preprocessing.samples import HDR_TRANSFERS, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class DatasetSummary:
         sources_ok: Those that decoded, whole or from their beginning.
         failed: Sources that failed, by their first reason.
         truncated: Sources that are ok but end before their declared end.
+        hdr: Sources that are ok and HDR; their tones are not mapped.
         source_hours: Duration of the sources that are ok.
         clips: Candidates of the sources that are ok.
         kept: Those that are kept.
@@ -47,6 +49,7 @@ class DatasetSummary:
     sources_ok: int
     failed: Mapping[str, int]
     truncated: int
+    hdr: int
     source_hours: float
     clips: int
     kept: int
@@ -85,6 +88,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         sources_ok=ok.num_rows,
         failed=counts_by(where(sources, "status", "failed")["reason"]),
         truncated=where(ok, "reason", Reason.TRUNCATED).num_rows,
+        hdr=sum(transfer in HDR_TRANSFERS for transfer in transfers(ok).to_pylist()),
         source_hours=_hours(pc.sum(ok["duration_s"]).as_py() or 0.0),
         clips=clips.num_rows,
         kept=kept.num_rows,

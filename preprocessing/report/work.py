@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset, inspect_table
 from preprocessing.reasons import Reason
-from preprocessing.report.columns import clip_seconds, counts_by, floats, sums_by, where
+from preprocessing.report.columns import clip_seconds, counts_by, floats, sums_by, texts, where
 from preprocessing.report.settings import ReportSettings
+from preprocessing.rows import transfers
+from preprocessing.samples import HDR_TRANSFERS
 from preprocessing.shards import file_key
 
 SLOWEST = 10
@@ -18,6 +20,10 @@ SLOWEST = 10
 
 FAILURES = 100
 """Sources named for each reason; the totals count all."""
+
+
+COLOUR_EXAMPLES = 6
+"""Sources named for each transfer function."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +86,32 @@ class SourceNote:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Colours:
+    """The sources that are ok and whose colours have one transfer function.
+
+    Attributes:
+        transfer: As FFmpeg names it, empty where the container does not say.
+        is_hdr: Whether that is HDR, whose tones are not mapped.
+        sources: How many.
+        hours: Their duration.
+        examples: Uris of up to `COLOUR_EXAMPLES` of them.
+    """
+
+    transfer: str
+    is_hdr: bool
+    sources: int
+    hours: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """The work behind a dataset.
 
     Attributes:
         stages: Scanning and encoding; empty ones are left out.
         decoders: Sources that are ok, by the library that decoded them.
+        colours: The same sources by transfer function, those of the most hours first.
         slowest: Those that took most CPU time.
         failed: Failed sources by reason, up to `FAILURES` each.
         truncated: Sources that are ok but end before their declared end, up to `FAILURES`.
@@ -95,6 +121,7 @@ class Work:
     cost: Cost
     decoders: Mapping[str, int]
     decoder_hours: Mapping[str, float]
+    colours: tuple[Colours, ...]
     slowest: tuple[SourceNote, ...]
     failed: Mapping[str, tuple[SourceNote, ...]]
     truncated: tuple[SourceNote, ...]
@@ -111,6 +138,7 @@ def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
         cost=_cost(dataset, sources, samples, settings),
         decoders={name: where(ok, "decoder", name).num_rows for name in decoder_s},
         decoder_hours={name: round(seconds / 3600, 6) for name, seconds in decoder_s.items()},
+        colours=_colours(ok),
         slowest=_notes(_slowest(sources)),
         failed={reason: _named(failed, reason) for reason in counts_by(failed["reason"])},
         truncated=_named(ok, Reason.TRUNCATED),
@@ -193,6 +221,23 @@ def storage_cost(size_bytes: float, settings: ReportSettings) -> float | Skipped
     if price is None:
         return Skipped(skipped="no price is known: --set report.cost_per_gb_month=PRICE")
     return round(size_bytes / 1e9 * price, 9)
+
+
+def _colours(sources: pa.Table) -> tuple[Colours, ...]:
+    """Of sources that are ok."""
+    coded = sources.append_column("transfer", transfers(sources))
+    by_transfer = sums_by(coded["transfer"], np.nan_to_num(floats(coded, "duration_s")))
+    named = {transfer: texts(where(coded, "transfer", transfer)["uri"]) for transfer in by_transfer}
+    return tuple(
+        Colours(
+            transfer=transfer,
+            is_hdr=transfer in HDR_TRANSFERS,
+            sources=len(named[transfer]),
+            hours=round(seconds / 3600, 6),
+            examples=tuple(named[transfer][:COLOUR_EXAMPLES]),
+        )
+        for transfer, seconds in by_transfer.items()
+    )
 
 
 def _slowest(sources: pa.Table) -> pa.Table:

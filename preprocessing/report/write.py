@@ -99,6 +99,7 @@ def report_json(report: Report) -> dict[str, object]:
             for border in report.borders
         ],
         "decoders": dict(report.work.decoders),
+        "colours": [asdict(colours) for colours in report.work.colours],
         "stages": [asdict(stage) for stage in report.work.stages],
         "cost": asdict(report.work.cost),
         "slowest": [asdict(note) for note in report.work.slowest],

@@ -99,6 +99,13 @@ def test_a_still_under_a_pan_is_named_as_such_unless_that_is_off() -> None:
     assert decide_one(slow_pan, DecideConfig()).verdict is Verdict.KEEP
 
 
+def test_hdr_is_dropped_only_where_one_asks_for_it() -> None:
+    flat = candidate(hdr=1.0)
+    assert decide_one(flat, DecideConfig()).verdict is Verdict.KEEP
+    assert decide_one(flat, DecideConfig(keep_hdr=False)).reasons == (Reason.HDR,)
+    assert decide_one(candidate(hdr=0.0), DecideConfig(keep_hdr=False)).verdict is Verdict.KEEP
+
+
 def test_a_still_camera_does_not_shake() -> None:
     assert decide_one(candidate(camera_speed=0.2, steadiness=0.0), DecideConfig()).verdict is Verdict.KEEP
 

@@ -103,5 +103,17 @@ def test_a_source_is_regrouped_where_its_group_stands_in_another_split_than_its_
         assert regrouped_sources(sources, clips, eval_percent=50) == expected
 
 
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_hdr_is_left_out_from_what_the_probe_said(transfer: str) -> None:
+    probe = SCANS[0].probe
+    assert probe is not None
+    scans = [replace(SCANS[0], probe=replace(probe, transfer=transfer)), SCANS[1]]
+    decided = decided_clips(scans, ClipsConfig(), DecideConfig(keep_hdr=False), eval_percent=5).to_pylist()
+    is_hdr = {row["source_id"]: "hdr" in row["reasons"] for row in decided if row["num_segments"]}
+    assert is_hdr == {SCANS[0].source.source_id: True, SCANS[1].source.source_id: False}
+    kept = decided_clips(scans, ClipsConfig(), DecideConfig(), eval_percent=5).to_pylist()
+    assert not [row for row in kept if "hdr" in row["reasons"]]
+
+
 def test_no_scans_give_no_clips() -> None:
     assert decided_clips([], ClipsConfig(), DecideConfig(), eval_percent=5).num_rows == 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from preprocessing.config import ClipsConfig, DecideConfig, PlanConfig, ReportConfig
-from preprocessing.dataset import Dataset, manifest_table
+from preprocessing.dataset import Dataset, inspect_table, manifest_table
 from preprocessing.plan import kept_clips, plan
 from preprocessing.plan_rows import PLAN, shards_of_plan
 from preprocessing.reasons import Reason
@@ -167,6 +167,22 @@ def test_a_source_that_broke_off_is_named_with_where(tmp_path: Path) -> None:
     (named,) = json.loads(dataset.storage.read_bytes("report/report.json"))["truncated_sources"]
     assert (named["uri"], named["message"]) == ("videos/a.mp4", "ends at 4.0 s of 9.0")
     assert "ends at 4.0 s of 9.0" in dataset.storage.read_bytes("report/index.html").decode()
+
+
+def test_hdr_sources_are_counted_and_named(tmp_path: Path) -> None:
+    dataset, probe = Dataset.create(str(tmp_path)), make_scan(A).probe
+    assert probe is not None
+    hdr = [replace(make_scan(source), probe=replace(probe, transfer="smpte2084")) for source in (A, C)]
+    dataset.ledger.append_scans([*hdr, make_scan(B), make_failure(make_source("d"))], "f")
+    assert inspect_table(dataset, "sources")["transfer"].to_pylist() == ["smpte2084", "", "smpte2084", None]
+    write_report(dataset, SETTINGS)
+    said = json.loads(dataset.storage.read_bytes("report/report.json"))
+    assert said["hdr"] == 2
+    assert said["colours"][0] == {
+        "transfer": "smpte2084", "is_hdr": True, "sources": 2, "hours": 0.002222,
+        "examples": ["videos/a.mp4", "videos/c.mp4"],
+    }  # fmt: skip
+    assert "videos/a.mp4, videos/c.mp4" in dataset.storage.read_bytes("report/index.html").decode()
 
 
 def test_a_price_that_nobody_gave_is_skipped_and_never_nothing(dataset: Dataset) -> None:
