@@ -11,7 +11,7 @@ from preprocessing.report.histograms import Histogram, Threshold
 from preprocessing.report.parts import counted, document, hours, number, sheet, table
 from preprocessing.report.sheets import ClipCard
 from preprocessing.report.summary import DatasetSummary
-from preprocessing.report.work import Colours, SourceNote, Work
+from preprocessing.report.work import Colours, EncodeFailure, SourceNote, Work
 
 NOTHING_BETWEEN: Mapping[str, str] = {
     "transitions": "in transitions, where two shots mix",
@@ -43,6 +43,7 @@ class Report:
     work: Work
     kept: Sequence[ClipCard]
     reasons: Mapping[str, Sequence[ClipCard]]
+    encode_failures: Sequence[EncodeFailure]
     borders: Sequence[BorderCards]
 
 
@@ -57,6 +58,7 @@ def _body(report: Report) -> Iterator[str]:
     yield from _reasons(report)
     yield f"<h2>Kept: {counted(report.summary.kept, 'clip')}, {hours(report.funnel.kept)}</h2>"
     yield sheet(report.kept) if report.kept else '<p class="quiet">No clip is kept.</p>'
+    yield from _encode_failures(report)
     yield from _scores(report)
     yield from _borders(report)
     yield from _sources(report)
@@ -141,6 +143,14 @@ def sentence(reason: str) -> str:
     return SENTENCES[Reason(reason)]
 
 
+def _encode_failures(report: Report) -> Iterator[str]:
+    failed, named = report.summary.encode_failed, report.encode_failures
+    if failed:
+        yield f"<h3>{number(failed)} {Reason.ENCODE_FAILED}: {sentence(Reason.ENCODE_FAILED)}</h3>"
+        yield from table(("source", "clip", "message"), [(one.uri, one.clip_id, one.message) for one in named])
+        yield from _more(failed - len(named), "shards")
+
+
 def _scores(report: Report) -> Iterator[str]:
     yield f'<h2>Scores and thresholds</h2>{_KEY}<div class="charts">{"".join(map(_panel, report.histograms))}</div>'
 
@@ -189,9 +199,14 @@ def _sources(report: Report) -> Iterator[str]:
 def _named(words: str, count: int, notes: Sequence[SourceNote]) -> Iterator[str]:
     yield f"<details open><summary>{escape(words)}</summary>"
     yield from table(("source", "message"), [(note.uri, note.message) for note in notes])
-    if count > len(notes):
-        yield f'<p class="quiet">and {number(count - len(notes))} more: <code>longtake inspect DIR sources</code></p>'
+    yield from _more(count - len(notes), "sources")
     yield "</details>"
+
+
+def _more(count: int, place: str) -> Iterator[str]:
+    """How many are not named here, and the table that names them."""
+    if count > 0:
+        yield f'<p class="quiet">and {number(count)} more: <code>longtake inspect DIR {place}</code></p>'
 
 
 def _colour_row(colours: Colours) -> tuple[object, ...]:

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset, inspect_table
 from preprocessing.reasons import Reason
-from preprocessing.report.columns import clip_seconds, counts_by, floats, sums_by, texts, where
+from preprocessing.report.columns import clip_seconds, counts_by, floats, places, rows_at, sums_by, texts, where
 from preprocessing.report.settings import ReportSettings
+from preprocessing.report.summary import kept_by_progress
 from preprocessing.rows import transfers
-from preprocessing.samples import HDR_TRANSFERS
+from preprocessing.samples import HDR_TRANSFERS, Verdict
 from preprocessing.shards import file_key
 
 SLOWEST = 10
@@ -86,6 +87,15 @@ class SourceNote:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodeFailure:
+    """A kept clip that could not be encoded."""
+
+    clip_id: str
+    uri: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Colours:
     """The sources that are ok and whose colours have one transfer function.
 
@@ -142,6 +152,23 @@ def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
         slowest=_notes(_slowest(sources)),
         failed={reason: _named(failed, reason) for reason in counts_by(failed["reason"])},
         truncated=_named(ok, Reason.TRUNCATED),
+    )
+
+
+def encode_failures(dataset: Dataset, clips: pa.Table) -> tuple[EncodeFailure, ...]:
+    """Kept clips that could not be encoded, up to `FAILURES`.
+
+    Args:
+        dataset: Whose they are.
+        clips: `Ledger.clips()`.
+    """
+    kept, sources = where(clips, "decision", Verdict.KEEP), dataset.ledger.sources()
+    failed = kept_by_progress(dataset, kept, inspect_table(dataset, "samples")).failed.slice(0, FAILURES)
+    messages = {clip_id: line for record in dataset.ledger.encodes() for clip_id, line in record.failed.items()}
+    uris = texts(rows_at(sources, places(failed, sources))["uri"])
+    return tuple(
+        EncodeFailure(clip_id=clip_id, uri=uri, message=messages[clip_id])
+        for clip_id, uri in zip(texts(failed["clip_id"]), uris, strict=True)
     )
 
 

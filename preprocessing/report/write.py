@@ -20,7 +20,7 @@ from preprocessing.report.page import BorderCards, Report, render, sentence
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.sheets import BORDERLINE, EXAMPLES, KEPT, ClipCard, borders, cards, kept_rows, reason_rows
 from preprocessing.report.summary import DatasetSummary, summarize
-from preprocessing.report.work import work_of
+from preprocessing.report.work import encode_failures, work_of
 
 
 def write_report(dataset: Dataset, settings: ReportSettings) -> DatasetSummary:
@@ -48,6 +48,7 @@ def collect(dataset: Dataset, settings: ReportSettings) -> Report:
         histograms=histograms(clips, settings),
         work=work_of(dataset, settings),
         kept=_pick(shown, kept),
+        encode_failures=encode_failures(dataset, clips),
         reasons={name: _pick(shown, rows) for name, rows in reasons.items()},
         borders=[
             BorderCards(
@@ -104,6 +105,7 @@ def report_json(report: Report) -> dict[str, object]:
         "cost": asdict(report.work.cost),
         "slowest": [asdict(note) for note in report.work.slowest],
         "failed_sources": [asdict(note) for notes in report.work.failed.values() for note in notes],
+        "encode_failures": [asdict(failure) for failure in report.encode_failures],
         "truncated_sources": [asdict(note) for note in report.work.truncated],
     }
 

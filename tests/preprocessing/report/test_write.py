@@ -169,6 +169,14 @@ def test_a_source_that_broke_off_is_named_with_where(tmp_path: Path) -> None:
     assert "ends at 4.0 s of 9.0" in dataset.storage.read_bytes("report/index.html").decode()
 
 
+def test_a_clip_that_could_not_be_encoded_is_named_with_why(dataset: Dataset, tmp_path: Path) -> None:
+    encode_all_but_one(dataset, tmp_path)
+    write_report(dataset, SETTINGS)
+    (failure,) = json.loads(dataset.storage.read_bytes("report/report.json"))["encode_failures"]
+    assert (failure["uri"], failure["message"]) == ("videos/a.mp4", "decoding died")
+    assert failure["clip_id"] in dataset.storage.read_bytes("report/index.html").decode().partition("encode_failed:")[2]
+
+
 def test_hdr_sources_are_counted_and_named(tmp_path: Path) -> None:
     dataset, probe = Dataset.create(str(tmp_path)), make_scan(A).probe
     assert probe is not None
