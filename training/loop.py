@@ -209,7 +209,7 @@ def train_step(
     with engine.accumulate(backwards_per_rank(step, engine.num_ranks)):
         shares = [float(sum(_backward(engine, settings, step, batch, step.num_losses, table))) for batch in batches]
     (loss,) = engine.sum_over_ranks([sum(shares)])
-    refuse_loss(engine, loss, step, batches, shares)
+    refuse_loss(engine, loss, step, table.not_finite)
     return loss
 
 
@@ -260,7 +260,7 @@ def _backward(
         context = output.next_context
         assert output.clip_losses is not None, "an objective that trains says what its loss is the mean of"
         if not batch.is_stand_in:
-            table.add(segment_index, output.clip_losses)
+            table.add(segment_index, batch.positions, output.clip_losses)
         yield output.loss.detach() * weight
 
 

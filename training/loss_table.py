@@ -1,6 +1,7 @@
 """The loss of a global step by time and by segment, the same on all ranks."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 from training.engine.base import Engine
 from training.types import ClipLosses
@@ -21,10 +22,18 @@ class LossTable:
         self._num_segments = num_segments
         self._sums = [0.0] * (NUM_BUCKETS + num_segments)
         self._counts = [0.0] * (NUM_BUCKETS + num_segments)
+        self._not_finite: set[int] = set()
 
-    def add(self, segment_index: int, losses: ClipLosses) -> None:
-        """Take in the clips of this rank at one segment."""
-        for t, loss in zip(losses.t.tolist(), losses.loss.tolist(), strict=True):
+    @property
+    def not_finite(self) -> frozenset[int]:
+        """Positions of this rank's clips that had a loss which is NaN or infinite."""
+        return frozenset(self._not_finite)
+
+    def add(self, segment_index: int, positions: Sequence[int], losses: ClipLosses) -> None:
+        """Take in the clips of this rank at one segment, whose positions in the global batch are given."""
+        for position, t, loss in zip(positions, losses.t.tolist(), losses.loss.tolist(), strict=True):
+            if not math.isfinite(loss):
+                self._not_finite.add(position)
             for row in (min(int(t * NUM_BUCKETS), NUM_BUCKETS - 1), NUM_BUCKETS + segment_index):
                 self._sums[row] += loss
                 self._counts[row] += 1

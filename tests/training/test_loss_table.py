@@ -14,8 +14,8 @@ def plain_engine() -> PlainEngine:
 
 def test_losses_are_averaged_by_time_and_by_segment() -> None:
     table = LossTable(3)
-    table.add(0, ClipLosses(t=torch.tensor([0.1, 0.5]), loss=torch.tensor([1.0, 2.0])))
-    table.add(2, ClipLosses(t=torch.tensor([0.19, 1.0]), loss=torch.tensor([3.0, 8.0])))
+    table.add(0, (0, 1), ClipLosses(t=torch.tensor([0.1, 0.5]), loss=torch.tensor([1.0, 2.0])))
+    table.add(2, (2, 3), ClipLosses(t=torch.tensor([0.19, 1.0]), loss=torch.tensor([3.0, 8.0])))
     assert table.means(plain_engine()) == {
         "loss_t0-0.2": 2.0, "loss_t0.4-0.6": 2.0, "loss_t0.8-1": 8.0, "loss_segment0": 1.5, "loss_segment2": 5.5,
     }  # fmt: skip
