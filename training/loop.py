@@ -16,7 +16,7 @@ from training.config import FlowConfig, OptimizerConfig
 from training.engine.base import Engine, LearningRates, StepStats, learning_rates_at
 from training.loss_table import LossTable
 from training.model.rope import RopeMode
-from training.nonfinite import NonFiniteError, refuse_gradient, refuse_loss
+from training.nonfinite import ADVICE, NonFiniteError, refuse_gradient, refuse_loss
 from training.objectives.base import Objective, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
 from training.objectives.teacher_forcing import teacher_forcing
@@ -136,21 +136,24 @@ def _update(
     batches: Sequence[SegmentBatch],
     updated: Callable[[int], None],
 ) -> Metrics:
-    """Learn from a global step; its metrics, or only that it was left out."""
+    """Learn from a global step; its metrics, or only that it, or what followed some of its segments, was left out."""
     if not step.healthy:
         logger.warning("no clip of step %d can be read; the step is left out", step.step + 1)
         return {"skipped": 1.0}
     rates = learning_rates_at(
         step.step, settings.num_steps, settings.optimizer, memory_warmup_steps=settings.memory_warmup_steps
     )
-    table = LossTable(max(step.num_segments))
+    table, num_updates = LossTable(max(step.num_segments)), engine.num_updates
     try:
         loss, stats = update_weights(engine, settings, step, batches, rates, table)
     except NonFiniteError as error:
         if not settings.skip_nonfinite:
-            raise
-        logger.warning("%s; the step is left out", error)
+            raise NonFiniteError(f"{error}: {ADVICE}") from error
         engine.discard()
+        num_applied = engine.num_updates - num_updates
+        logger.warning("%s; %s", error, _what_is_left_out(num_applied))
+        if num_applied:
+            updated(step.step + 1)
         return {"skipped": 1.0}
     updated(step.step + 1)
     metrics = {
@@ -160,6 +163,13 @@ def _update(
         **table.means(engine),
     }
     return metrics if stats.grad_norm is None else {**metrics, "grad_norm": stats.grad_norm}
+
+
+def _what_is_left_out(num_applied: int) -> str:
+    """An optimizer step after each segment is not taken back by what comes after it."""
+    if not num_applied:
+        return "the step is left out"
+    return f"the first {num_applied} of its segments had changed the weights already, and the others are left out"
 
 
 def _broken_samples(step: GlobalStep) -> Metrics:
@@ -221,18 +231,24 @@ def step_by_segment(
     rates: LearningRates,
     table: LossTable,
 ) -> tuple[float, StepStats]:
-    """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2)."""
+    """An optimizer step after each segment, on the mean loss of that segment: what the paper advises against (3.2).
+
+    Raises:
+        NonFiniteError: If a loss or gradient is not finite; the segments before it have changed the weights.
+    """
     num_segments = step.num_segments[0]
     assert set(step.num_segments) == {num_segments}, "a global batch holds clips of one length"
     walks = [_backward(engine, settings, step, batch, len(step.healthy), table) for batch in batches]
     total, stats = 0.0, StepStats(grad_norm=None, applied=False)
     for _ in range(num_segments):
         with engine.accumulate(stacks_per_rank(step, engine.num_ranks)):
-            total += sum(float(next(walk)) for walk in walks)
+            share = sum(float(next(walk)) for walk in walks)
+        (loss,) = engine.sum_over_ranks([share])
+        refuse_loss(engine, loss, step, table.not_finite)
         stats = engine.step(rates)
         refuse_gradient(stats, step)
-    (loss,) = engine.sum_over_ranks([total / num_segments])
-    return loss, stats
+        total += loss
+    return total / num_segments, stats
 
 
 def _backward(

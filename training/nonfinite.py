@@ -6,6 +6,12 @@ from collections.abc import Collection, Sequence
 from training.engine.base import Engine, StepStats
 from training.types import ClipRow, GlobalStep
 
+ADVICE = (
+    "it was not applied, and the last checkpoint is whole; lower the learning rate, look at these clips, or leave such steps"
+    " out by --set train.skip_nonfinite=true"
+)
+"""What to do about it, where it ends the run."""
+
 
 class NonFiniteError(ArithmeticError):
     """A loss or gradient is NaN or infinite, and was not applied."""
@@ -38,12 +44,8 @@ def refuse_gradient(stats: StepStats, step: GlobalStep) -> None:
 
 
 def _message(what: str, value: float | None, step: GlobalStep, clips: Sequence[ClipRow]) -> str:
-    names = ", ".join(clip.clip_id for clip in clips)
-    return (
-        f"the {what} of step {step.step + 1} is {'not finite' if value is None else value} (clips {names}): it was not"
-        " applied, and the last checkpoint is whole; lower the learning rate, look at these clips, or leave such steps"
-        " out by --set train.skip_nonfinite=true"
-    )
+    names = ", ".join(dict.fromkeys(clip.clip_id for clip in clips))
+    return f"the {what} of step {step.step + 1} is {'not finite' if value is None else value} (clips {names})"
 
 
 def _to_blame(engine: Engine, step: GlobalStep, bad: Collection[int]) -> list[ClipRow]:

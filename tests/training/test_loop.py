@@ -1,19 +1,23 @@
+import logging
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.training.engine import rank_worker
 from training.engine.plain import PlainEngine
-from training.loop import StageSettings, train_step, update_weights
+from training.loop import LoopCallbacks, Metrics, StageSettings, train, train_step, update_weights
 from training.loss_table import LossTable
+from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule, SegmentTask
 from training.objectives.direct_forcing import direct_forcing
-from training.types import GlobalStep, RandomKey
+from training.types import GlobalStep, RandomKey, SegmentBatch
 
 LEARNING_RATE = rank_worker.RATES.backbone
 
 
-def settings(update: str) -> StageSettings:
-    values = {**vars(rank_worker.settings("direct")), "update": update}
+def settings(update: str, **changes: object) -> StageSettings:
+    values = {**vars(rank_worker.settings("direct")), "update": update, **changes}
     return StageSettings(**values)
 
 
@@ -75,3 +79,44 @@ def test_a_step_of_one_segment_is_taken_whole_whatever_the_update() -> None:
     expected = train_step(engine, settings("clip"), step, batches, LossTable(3))
     loss, _ = update_weights(engine, settings("segment"), step, batches, rank_worker.RATES, LossTable(3))
     assert loss == expected
+
+
+def spoiled_from(step: GlobalStep, segment: int) -> list[SegmentBatch]:
+    """The batches of a step, which are NaN from a segment on."""
+    (batch,) = rank_worker.batches(step, 0, 1)
+    latents = batch.latents_BCTHW.clone()
+    latents[:, :, 1 + 9 * segment :] = float("nan")
+    return [replace(batch, latents_BCTHW=latents)]
+
+
+def trained_on(module: ObjectiveModule, batches: list[SegmentBatch], used: StageSettings) -> tuple[Metrics, list[int]]:
+    """The metrics of one step of the loop, and after which steps it said that the weights have changed."""
+    metrics: dict[int, Metrics] = {}
+    updated: list[int] = []
+    callbacks = LoopCallbacks(
+        report=metrics.__setitem__, validate=dict, before=dict, measure=lambda *_: {}, updated=updated.append,
+        make_video=lambda _: None, save=lambda *_: None,
+    )  # fmt: skip
+    train(PlainEngine(module, rank_worker.optimizer()), used, [(one_clip(), batches)], callbacks)
+    return metrics[1], updated
+
+
+@pytest.mark.parametrize(
+    ("update", "segment", "num_applied"), [("clip", 2, 0), ("segment", 0, 0), ("segment", 1, 1), ("segment", 2, 2)]
+)
+def test_of_a_step_that_is_left_out_the_segments_that_were_applied_count_as_an_update_and_are_told(
+    update: str, segment: int, num_applied: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = rank_worker.module("direct")
+    with caplog.at_level(logging.WARNING):
+        metrics, updated = trained_on(module, spoiled_from(one_clip(), segment), settings(update, skip_nonfinite=True))
+    before = head(rank_worker.module("direct"))
+    moved = any(not torch.equal(ours, old) for ours, old in zip(head(module), before, strict=True))
+    assert (metrics["skipped"], moved, updated) == (1.0, bool(num_applied), [1] if num_applied else [])
+    said = f"the first {num_applied} of its segments had changed the weights" if num_applied else "the step is left out"
+    assert f"loss of step 1 is nan (clips clip0); {said}" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_what_to_do() -> None:
+    with pytest.raises(NonFiniteError, match=r"loss of step 1 is nan \(clips clip0\): .*train.skip_nonfinite=true"):
+        trained_on(rank_worker.module("direct"), spoiled_from(one_clip(), 1), settings("segment"))
