@@ -284,6 +284,7 @@ def summarize(job: StageJob) -> StageSummary:
         base_sha256=_base(job.init),
         weights_sha256=read_record(job.model_folder).weights_sha256,
         num_broken_samples=int(sum(values.get("broken_samples", 0) for values in metrics.values())),
+        num_skipped_steps=int(sum(values.get("skipped", 0) for values in metrics.values())),
     )
 
 

@@ -271,6 +271,8 @@ class StageSummary:
         weights_sha256: Weights it ended with.
         num_broken_samples: Clips that steps went without because their sample could not be read, the same clip as often as
             it came; without `train.skip_broken` there are none.
+        num_skipped_steps: Steps that were left out, because a loss or gradient was not finite or none of their clips could be
+            read; without `train.skip_nonfinite` and `train.skip_broken` there are none.
     """
 
     stage: str
@@ -283,6 +285,7 @@ class StageSummary:
     base_sha256: str
     weights_sha256: str
     num_broken_samples: int = 0
+    num_skipped_steps: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

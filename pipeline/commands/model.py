@@ -96,7 +96,7 @@ def train(
         for name in stages
     ]  # fmt: skip
     results = [asdict(summary) for summary in summaries]
-    lines = [text for summary in summaries for text in _summary_lines(summary, run)]
+    lines = [text for summary in summaries for text in summary_lines(summary, run)]
     emit({"stages": results} if stage is None else results[0], as_json=as_json, lines=lines)
 
 
@@ -115,22 +115,22 @@ def _preview(
     return preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stage, init=init, gpu_memory_gb=gb)
 
 
-def _summary_lines(summary: "StageSummary", run: Path) -> list[str]:
+def summary_lines(summary: "StageSummary", run: Path) -> list[str]:
+    """What a finished stage came to, for people."""
     names = sorted(summary.at_end.keys() & summary.at_start.keys())
     return [
         f"{summary.stage}: {summary.steps} steps on {summary.num_clips} clips ({summary.num_unused_clips} never used)",
-        *_broken_line(summary),
+        *_left_out_lines(summary),
         *(f"{name}: {summary.at_start[name]:.4f} before, {summary.at_end[name]:.4f} after" for name in names),
         f"model: {run / summary.stage / 'model'}",
     ]
 
 
-def _broken_line(summary: "StageSummary") -> list[str]:
-    if not summary.num_broken_samples:
-        return []
-    return [
-        f"{summary.num_broken_samples} times a clip was left out because its sample could not be read: run longtake verify"
-    ]
+def _left_out_lines(summary: "StageSummary") -> list[str]:
+    samples, steps = summary.num_broken_samples, summary.num_skipped_steps
+    because = f"{samples} times a clip was left out because its sample could not be read: run longtake verify"
+    of_steps = f"{steps} of the {summary.steps} steps were left out: metrics.jsonl has them as skipped"
+    return [*([because] if samples else []), *([of_steps] if steps else [])]
 
 
 def export(
