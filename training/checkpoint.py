@@ -8,6 +8,7 @@ from its last checkpoint, and the next stage begins from it.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -102,9 +103,9 @@ def prune(checkpoints: Path, config: CheckpointConfig) -> None:
 
 
 def best_steps(checkpoints: Path, steps: Sequence[int]) -> tuple[int, ...]:
-    """Of these steps the one with the lowest held-out loss, the last of equals; none if none was measured."""
+    """Of these steps the one with the lowest held-out loss, the last of equals; none if none was measured as a number."""
     losses = {step: read_checkpoint(step_folder(checkpoints, step)).val_loss for step in steps}
-    measured = {step: loss for step, loss in losses.items() if loss is not None}
+    measured = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
     return (min(measured, key=lambda step: (measured[step], -step)),) if measured else ()
 
 

@@ -4,6 +4,7 @@ It knows neither Ray nor files: an `Engine` computes, and callbacks report, vali
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,6 +24,9 @@ from training.objectives.teacher_forcing import teacher_forcing
 from training.order import backwards_per_rank, stacks_per_rank
 from training.speed import StepClock
 from training.types import GlobalStep, RandomKey, SegmentBatch, SegmentContext
+
+VAL_LOSSES = ("val_loss", "val_loss_without_history", "val_loss_direct")
+"""What is measured of held-out clips, see `validate`."""
 
 VALIDATION = "validation"
 """Stage name in the keys of the validation's random numbers: the same in all stages, so that their losses compare."""
@@ -291,7 +295,8 @@ def validate(
 
     ``val_loss`` knows the true past. ``val_loss_without_history`` is of the same model that knows only the start
     image, prompt and position: history is zeros, at 1x too, and there is no memory. ``val_loss_direct`` has a past of
-    one-step approximations (paper, eq. 7), as Direct Forcing trains it.
+    one-step approximations (paper, eq. 7), as Direct Forcing trains it. A clip whose loss is not finite makes the mean so, and
+    a warning names it: the mean of the others would be one of other clips than before.
 
     Args:
         engine: Holds the model.
@@ -303,8 +308,7 @@ def validate(
     with torch.no_grad():
         rows = [_validate_clip(engine, settings, load(i)) for i in range(num_clips)[share]]
     sums = engine.sum_over_ranks([sum(column) for column in zip(*rows, strict=True)] if rows else [0.0] * 4)
-    names = ("val_loss", "val_loss_without_history", "val_loss_direct")
-    return {name: total / sums[-1] for name, total in zip(names, sums, strict=False)}
+    return {name: total / sums[-1] for name, total in zip(VAL_LOSSES, sums, strict=False)}
 
 
 def _validate_clip(engine: Engine, settings: StageSettings, batch: SegmentBatch) -> tuple[float, float, float, float]:
@@ -318,7 +322,18 @@ def _validate_clip(engine: Engine, settings: StageSettings, batch: SegmentBatch)
         without += float(engine.forward(teacher_forcing, bare).loss)
         output = engine.forward(direct_forcing, task)
         direct, context = direct + float(output.loss), output.next_context
+    _warn_if_not_finite(batch, (true, without, direct))
     return true, without, direct, float(batch.num_segments)
+
+
+def _warn_if_not_finite(batch: SegmentBatch, losses: Sequence[float]) -> None:
+    names = [name for name, loss in zip(VAL_LOSSES, losses, strict=True) if not math.isfinite(loss)]
+    if names:
+        logger.warning(
+            "held-out clip %s has no finite %s, so the mean over all held-out clips is none either, and such a checkpoint"
+            " is never the best: look at this clip or, if it is all of them, at the learning rate",
+            ", ".join(batch.clip_ids), ", ".join(names),
+        )  # fmt: skip
 
 
 def validation_task(

@@ -114,7 +114,13 @@ def _figures(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def warn_if_far(figures: Mapping[str, float]) -> None:
-    """Say so where Direct Forcing has little to build on."""
+    """Say so where Direct Forcing has little to build on, or where that cannot be known."""
+    if not math.isfinite(figures["sample_error"] + figures["one_step_gap"]):
+        logger.warning(
+            "sample_error of the held-out clips is %.2f and one_step_gap %.2f: whether Direct Forcing has something to build on"
+            " is not known; look at the clips whose val_loss is not finite",
+            figures["sample_error"], figures["one_step_gap"],
+        )  # fmt: skip
     if figures["sample_error"] >= LARGE_ERROR:
         logger.warning(
             "the model's own samples are %.2f times as far from held-out clips as noise is (below %g is fit to go on from):"

@@ -74,6 +74,13 @@ def test_the_newest_checkpoints_are_kept_and_the_best(tmp_path: Path) -> None:
     assert kept(tmp_path, keep=1, keep_best=False) == (10,)
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_held_out_loss_that_is_no_number_is_never_the_best(tmp_path: Path, broken: float) -> None:
+    for step, val_loss in ((2, broken), (4, 0.5), (6, 0.9), (8, broken)):
+        write(tmp_path, step, val_loss)
+    assert kept(tmp_path, keep=1) == (4, 8)
+
+
 def test_of_equally_good_checkpoints_the_last_is_kept(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         write(tmp_path, step, 0.5)

@@ -1,4 +1,5 @@
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from tests.training.engine import rank_worker
 from training.engine.plain import PlainEngine
-from training.loop import LoopCallbacks, Metrics, StageSettings, train, train_step, update_weights
+from training.loop import LoopCallbacks, Metrics, StageSettings, train, train_step, update_weights, validate
 from training.loss_table import LossTable
 from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule, SegmentTask
@@ -120,3 +121,17 @@ def test_of_a_step_that_is_left_out_the_segments_that_were_applied_count_as_an_u
 def test_a_loss_that_is_not_finite_ends_the_run_with_what_to_do() -> None:
     with pytest.raises(NonFiniteError, match=r"loss of step 1 is nan \(clips clip0\): .*train.skip_nonfinite=true"):
         trained_on(rank_worker.module("direct"), spoiled_from(one_clip(), 1), settings("segment"))
+
+
+def test_a_held_out_clip_without_a_finite_loss_is_named_and_makes_the_mean_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = PlainEngine(rank_worker.module("direct"), rank_worker.optimizer())
+    with caplog.at_level(logging.WARNING):
+        whole = validate(engine, settings("clip"), 1, lambda _: rank_worker.batches(one_clip(), 0, 1)[0])
+        assert not caplog.records
+        losses = validate(engine, settings("clip"), 1, lambda _: spoiled_from(one_clip(), 2)[0])
+    assert whole.keys() == losses.keys()
+    assert all(math.isfinite(loss) for loss in whole.values())
+    assert all(math.isnan(loss) for loss in losses.values())
+    assert "held-out clip clip0 has no finite val_loss, val_loss_without_history, val_loss_direct" in caplog.text

@@ -35,7 +35,12 @@ def test_a_model_that_knows_nothing_is_as_far_as_its_noise() -> None:
 
 @pytest.mark.parametrize(
     ("gap", "error", "words"),
-    [(0.6, 0.6, []), (1.2, 0.6, ["1.20 times", "1.20 at t = 0.1"]), (0.6, 0.99, ["0.99 times", "train the teacher"])],
+    [
+        (0.6, 0.6, []),
+        (float("nan"), 0.6, ["one_step_gap nan", "not known"]),
+        (1.2, 0.6, ["1.20 times", "1.20 at t = 0.1"]),
+        (0.6, 0.99, ["0.99 times", "train the teacher"]),
+    ],
 )
 def test_what_direct_forcing_cannot_rely_on_is_said(
     gap: float, error: float, words: list[str], caplog: pytest.LogCaptureFixture
