@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from training.config import DirectConfig
+from training.config import DirectConfig, StageName, TrainConfig
 from training.order import grouped_batches, keyed_rng
 from training.types import ClipRow, GlobalStep
 
@@ -79,13 +79,25 @@ def curriculum_phases(rows: Sequence[ClipRow], config: DirectConfig) -> tuple[Ph
     Raises:
         ValueError: If a phase has no clips.
     """
-    caps = config.curriculum
-    bounds = [-(-config.steps * i // len(caps)) for i in range(len(caps) + 1)]
-    phases = (
-        Phase(index=i, cap=cap, steps=range(*bounds[i : i + 2]), rows=_rows_of_phase(rows, i, config))
-        for i, cap in enumerate(caps)
+    return tuple(
+        Phase(index=i, cap=config.curriculum[i], steps=steps, rows=_rows_of_phase(rows, i, config))
+        for i, steps in _steps_of_phases(config)
     )
-    return tuple(phase for phase in phases if phase.steps)
+
+
+def _steps_of_phases(config: DirectConfig) -> Iterator[tuple[int, range]]:
+    """Of each cap, by its place, that has a step."""
+    num_caps = len(config.curriculum)
+    bounds = [-(-config.steps * i // num_caps) for i in range(num_caps + 1)]
+    phases = ((i, range(*bounds[i : i + 2])) for i in range(num_caps))
+    return ((i, steps) for i, steps in phases if steps)
+
+
+def most_segments(train: TrainConfig, stage: StageName, longest_clip: int) -> int:
+    """How far into a clip a stage goes: to the end of the longest, or to the largest cap that has a step."""
+    if stage == "teacher":
+        return longest_clip
+    return min(longest_clip, max(train.direct.curriculum[i] for i, _ in _steps_of_phases(train.direct)))
 
 
 def _rows_of_phase(rows: Sequence[ClipRow], index: int, config: DirectConfig) -> tuple[ClipRow, ...]:

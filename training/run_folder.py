@@ -11,6 +11,7 @@ from typing import Any
 
 from training.batches import (
     PinnedDataset,
+    TrainingData,
     are_current,
     current_versions,
     open_data,
@@ -29,8 +30,10 @@ from training.checkpoint import (
 )
 from training.compatibility import is_base, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, StageName, TrainConfig
+from training.curriculum import most_segments
 from training.held_out import validation_clips
 from training.model.base_weights import base_fingerprint, find_base
+from training.model.presets import ambiguous_distances
 from training.model.weights import RECORD_FILE, read_record, refuse_other_folder
 from training.order import positions_of_rank, unused_clips
 from training.stage import StageJob, checkpoint_record, export_checkpoint, global_steps
@@ -115,9 +118,8 @@ def check_job(
     )
     if finished(job) is not None and not all(version_exists(pinned) for pinned in job.datasets):
         return job  # gc has removed its data, and it asks no more of them
-    positions_of_rank(job.settings.global_batch, rank=0, num_ranks=train.engine.num_workers)
     data = open_data(job.datasets)
-    global_steps(job, data.train)
+    refuse_impossible_order(job, data)
     if job.init is not None:
         refuse_other_model(job.init, model, data.codec)
     stored = _stored_record(folder)
@@ -126,9 +128,25 @@ def check_job(
     return job
 
 
-def warn_if_nothing_is_held_out(job: StageJob) -> None:
-    """Says before a stage starts that it will show no `val_loss`."""
-    if not open_data(job.datasets).held_out:
+def refuse_impossible_order(job: StageJob, data: TrainingData) -> None:
+    """Refuse global batches that the ranks cannot share, and a curriculum without clips.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    positions_of_rank(job.settings.global_batch, rank=0, num_ranks=job.train.engine.num_workers)
+    global_steps(job, data.train)
+
+
+def warn_before_start(job: StageJob) -> None:
+    """Says before a stage starts that it will show no `val_loss`, or that clips are too long for the model's positions."""
+    data = open_data(job.datasets)
+    too_long = ambiguous_distances(
+        job.model, most_segments(job.train, job.stage, max(row.num_segments for row in data.train))
+    )
+    if too_long:
+        logger.warning("%s", too_long)
+    if not data.held_out:
         logger.warning(
             "no clip is held out, so the %s stage shows no val_loss and no videos, and knows no best checkpoint: preprocess"
             " videos of more groups, or the same again with a larger share of them held out, for example --set sources.eval_percent=20",

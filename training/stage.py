@@ -25,7 +25,6 @@ from training.engine.ema import Ema
 from training.held_out import HeldOutClips, LoadClip, validation_clips
 from training.loop import LoopCallbacks, Metrics, StageSettings, train, validate
 from training.metrics_log import MetricsLog
-from training.model.memory_pack import warn_if_too_long
 from training.model.weights import ModelRecord, export_diffusers, weights_sha256
 from training.objectives.base import Objective, ObjectiveModule
 from training.objectives.direct_forcing import direct_forcing, direct_forcing_at
@@ -114,7 +113,6 @@ def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, s
         freeze_all_but_head(model)
     if job.train.engine.activation_checkpointing:
         model.enable_gradient_checkpointing()
-    warn_if_too_long(model, max(row.num_segments for row in data.train), job.model.rope_mode)
     engine = make_engine(ObjectiveModule(model).to(device), job.settings.optimizer)
     ema = None if job.train.ema_decay is None else Ema(engine, decay=job.train.ema_decay)
     record = checkpoint_record(job, data, base_sha256=base_sha256)

@@ -1,5 +1,6 @@
 """Commands from latent shards to a drift report: train, export, generate, evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -83,8 +84,10 @@ def train(
     )
     stages = settings.train.stages if stage is None else (stage.value,)
     if dry_run:
-        preview = _preview(settings, dataset, run, stages[0], init, gpu_memory_gb)
-        emit(preview.as_dict(), as_json=as_json, lines=preview.lines())
+        previews = _previews(settings, dataset, run, stages, init, gpu_memory_gb)
+        costs = [preview.as_dict() for preview in previews]
+        lines = [text for preview in previews for text in preview.lines()]
+        emit({"stages": costs} if stage is None else costs[0], as_json=as_json, lines=lines)
         return
     if not dataset or run is None:
         raise ValueError("train needs --dataset and --run; only --dry-run does without them")
@@ -100,19 +103,19 @@ def train(
     emit({"stages": results} if stage is None else results[0], as_json=as_json, lines=lines)
 
 
-def _preview(
+def _previews(
     settings: "Recipe",
     dataset: list[str] | None,
     run: Path | None,
-    stage: "StageName",
+    stages: "Sequence[StageName]",
     init: Path | None,
     gb: float | None,
-) -> "StagePreview | StageCost":
-    from pipeline.jobs.stage_preview import planned_material, preview_stage, stage_cost
+) -> "Sequence[StagePreview | StageCost]":
+    from pipeline.jobs.stage_preview import planned_material, preview_stages, stage_cost
 
     if not dataset or run is None:
-        return stage_cost(settings, stage, planned_material(settings), gb)
-    return preview_stage(settings, dataset_uris=dataset, run_dir=run, stage=stage, init=init, gpu_memory_gb=gb)
+        return [stage_cost(settings, stage, planned_material(settings), gb) for stage in stages]
+    return preview_stages(settings, dataset_uris=dataset, run_dir=run, stages=stages, init=init, gpu_memory_gb=gb)
 
 
 def summary_lines(summary: "StageSummary", run: Path) -> list[str]:

@@ -11,7 +11,7 @@ from pipeline.jobs.train import run_training
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import TrackedRun, Tracking
 from training.config import StageName
-from training.run_folder import finished, prepare_job, warn_if_nothing_is_held_out
+from training.run_folder import finished, prepare_job, warn_before_start
 from training.stage import StageJob
 from training.types import StageSummary
 
@@ -37,7 +37,7 @@ def train_stage(
     summary = finished(job)
     if summary is not None:
         return summary
-    warn_if_nothing_is_held_out(job)
+    warn_before_start(job)
     run = tracking.open(
         kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name,
         kept_in=f"metrics.jsonl and stage.json in {job.folder}",

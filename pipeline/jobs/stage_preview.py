@@ -1,7 +1,7 @@
 """What a training stage would do and need, before anything is started: `longtake train --dry-run`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -11,8 +11,11 @@ from preprocessing.codecs.catalog import planned_record
 from preprocessing.samples import CodecRecord
 from training.batches import TrainingData, open_data
 from training.config import StageName
+from training.curriculum import most_segments
 from training.footprint import Footprint, Parameters, count_parameters, footprint
-from training.run_folder import check_job, finished
+from training.model.presets import ambiguous_distances
+from training.run_folder import check_job, finished, refuse_impossible_order
+from training.stage import StageJob
 from training.workload import Workload, gpu_days_lines
 
 
@@ -41,6 +44,7 @@ class StageCost:
         footprint: What a rank holds.
         work: Operations and GPU-days, for people.
         gpu_memory_gb: Of the device that it is held against; None for none.
+        warnings: What is not as it should be, and no reason not to begin.
     """
 
     stage: str
@@ -50,6 +54,7 @@ class StageCost:
     footprint: Footprint
     work: tuple[str, ...]
     gpu_memory_gb: float | None
+    warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
         """As plain values, with the verdict."""
@@ -68,6 +73,7 @@ class StageCost:
             *self.footprint.lines(),
             *([] if self.gpu_memory_gb is None else [self.footprint.verdict(self.gpu_memory_gb)]),
             *self.work,
+            *(f"warning: {warning}" for warning in self.warnings),
         ]
 
 
@@ -76,7 +82,7 @@ class StagePreview:
     """What a stage would do with given data.
 
     Attributes:
-        init: Model folder that it begins from; None for fresh weights.
+        init: Model folder that it begins from, there or made by the stage before; None for fresh weights.
         finished: Whether it has ended already.
     """
 
@@ -100,25 +106,50 @@ class StagePreview:
         ]
 
 
-def preview_stage(
+def preview_stages(
     recipe: Recipe,
     *,
     dataset_uris: Sequence[str],
     run_dir: Path,
-    stage: StageName,
+    stages: Sequence[StageName],
     init: Path | None,
     gpu_memory_gb: float | None,
-) -> StagePreview:
-    """What `train_stage` would do; nothing is written and no weights are loaded.
+) -> list[StagePreview]:
+    """What `train_stage` would do, stage after stage; nothing is written and no weights are loaded.
+
+    Args:
+        recipe: Its `model` and `train` sections count.
+        dataset_uris: Where the clips are.
+        run_dir: Of the run.
+        stages: Which, in their order.
+        init: What the first begins from, as for `train_stage`.
+        gpu_memory_gb: See `stage_cost`.
 
     Raises:
         ValueError: As `train_stage`.
     """
     uris = absolute_uris(dataset_uris)
-    job = check_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+
+    def check(stage: StageName, init: Path | None) -> StageJob:
+        return check_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+
+    first = check(stages[0], init)
+    waits = first.stage == "teacher" and finished(first) is None and not recipe.train.direct.from_scratch
+    later = [_after_teacher(first, stage) if waits else check(stage, None) for stage in stages[1:]]
+    return [_preview(recipe, job, gpu_memory_gb) for job in (first, *later)]
+
+
+def _after_teacher(teacher: StageJob, stage: StageName) -> StageJob:
+    """A stage that begins from a model which is not there yet, checked as far as that goes."""
+    job = replace(teacher, stage=stage, init=teacher.model_folder, folder=teacher.folder.with_name(stage))
+    refuse_impossible_order(job, open_data(job.datasets))
+    return job
+
+
+def _preview(recipe: Recipe, job: StageJob, gpu_memory_gb: float | None) -> StagePreview:
     data = open_data(job.datasets)
     return StagePreview(
-        cost=stage_cost(recipe, stage, _material(data), gpu_memory_gb),
+        cost=stage_cost(recipe, job.stage, _material(data), gpu_memory_gb),
         num_clips=len(data.train),
         num_held_out=len(data.held_out),
         init=None if job.init is None else str(job.init),
@@ -165,6 +196,7 @@ def stage_cost(recipe: Recipe, stage: StageName, material: Material, gpu_memory_
     )  # fmt: skip
     workload = Workload(config=model, train=train, stage=stage, codec=material.codec)
     work = gpu_days_lines(workload, size_px=material.size_px, num_segments=material.num_segments, fps=material.fps)
+    too_long = ambiguous_distances(model, most_segments(train, stage, material.num_segments))
     engine = train.engine
     return StageCost(
         stage=stage,
@@ -176,4 +208,5 @@ def stage_cost(recipe: Recipe, stage: StageName, material: Material, gpu_memory_
         footprint=held,
         work=tuple(work),
         gpu_memory_gb=gpu_memory_gb,
+        warnings=() if too_long is None else (too_long,),
     )

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.test_order import row, rows
-from training.config import DirectConfig
-from training.curriculum import curriculum_phases, direct_steps, ground_truth_share
+from training.config import DirectConfig, TrainConfig
+from training.curriculum import curriculum_phases, direct_steps, ground_truth_share, most_segments
 
 
 def config(**values: object) -> DirectConfig:
@@ -23,6 +23,21 @@ def test_the_curriculum_raises_the_number_of_segments_in_equal_shares() -> None:
 def test_a_curriculum_beyond_the_longest_clip_trains_whole_clips() -> None:
     steps = direct_steps(rows([3]), seed=0, config=config(steps=4, global_batch=1, curriculum=[1, 40]))
     assert [step.num_segments for step in steps] == [(1,), (1,), (3,), (3,)]
+
+
+@given(
+    num_segments=st.integers(1, 9),
+    num_steps=st.integers(1, 9),
+    caps=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_direct_stage_goes_as_far_into_the_longest_clip_as_it_says(
+    num_segments: int, num_steps: int, caps: list[int]
+) -> None:
+    direct = config(steps=num_steps, global_batch=1, curriculum=caps)
+    steps = direct_steps(rows([num_segments]), seed=0, config=direct)
+    said = most_segments(TrainConfig(direct=direct), "direct", num_segments)
+    assert max(step.num_segments[0] for step in steps) == said
 
 
 def test_clips_sorted_by_length_wait_for_their_cap_and_are_trained_whole() -> None:

@@ -18,7 +18,7 @@ from preprocessing.storage import LocalStorage
 from preprocessing.verify import gc
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training.batches import open_data, sample_reader, step_batches
-from training.run_folder import finished, prepare_job, warn_if_nothing_is_held_out, write_summary
+from training.run_folder import finished, prepare_job, warn_before_start, write_summary
 from training.stage import StageJob, global_steps
 from training.types import SegmentBatch, StageSummary
 
@@ -145,9 +145,19 @@ def test_a_dataset_that_cannot_be_pinned_is_trained_on_and_that_is_said(
 def test_a_training_that_holds_nothing_out_says_so_and_what_to_set(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_if_nothing_is_held_out(prepare(make_dataset(tmp_path / "some", held_out=(2,)), tmp_path / "a"))
+    warn_before_start(prepare(make_dataset(tmp_path / "some", held_out=(2,)), tmp_path / "a"))
     assert not caplog.records
-    warn_if_nothing_is_held_out(prepare(make_dataset(tmp_path / "none", held_out=()), tmp_path / "b"))
+    warn_before_start(prepare(make_dataset(tmp_path / "none", held_out=()), tmp_path / "b"))
     (record,) = caplog.records
     assert "no clip is held out" in record.getMessage()
     assert "--set sources.eval_percent=" in record.getMessage()
+
+
+def test_clips_that_are_longer_than_positions_can_tell_are_announced_before_the_stage_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # the tiny model's longest wavelength is 100 latent frames, and 12 segments are 108
+    dataset = make_dataset(tmp_path / "data", train=(2, 12))
+    warn_before_start(prepare(dataset, tmp_path / "run"))
+    (record,) = caplog.records
+    assert "the last of 12 segments lies 108 latent frames after the start image" in record.getMessage()

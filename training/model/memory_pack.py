@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from training.config import MemoryConfig
 from training.flow_matching import timestep_of, velocity_of_backbone
 from training.model.frame_pack import append_history, empty_history, pack_history
-from training.model.rope import RopeMode, TemporalIndices, temporal_indices, warn_if_positions_repeat
+from training.model.rope import ROPE_THETA, RopeMode, TemporalIndices, temporal_indices, warn_if_positions_repeat
 from training.model.semantic_pack import SemanticPack
 from training.types import Condition, Memory, SegmentContext
 
@@ -77,7 +77,7 @@ class MemoryPackTransformer3DModel(HunyuanVideoFramepackTransformer3DModel):
         guidance_embeds: bool = True,
         text_embed_dim: int = 4096,
         pooled_projection_dim: int = 768,
-        rope_theta: float = 256.0,
+        rope_theta: float = ROPE_THETA,
         rope_axes_dim: tuple[int, ...] = (16, 56, 56),
         image_condition_type: str | None = None,
         has_image_proj: int = True,

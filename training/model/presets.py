@@ -7,6 +7,7 @@ import torch
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
 from training.model.memory_pack import MemoryPackTransformer3DModel
+from training.model.rope import ROPE_THETA, repeated_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,12 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; model.preset is one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def ambiguous_distances(config: ModelConfig, num_segments: int) -> str | None:
+    """Says so where a video of so many segments is longer than the model's positions can tell; None where it is not."""
+    temporal_dim = preset(config.preset).rope_axes_dim[0]
+    return repeated_positions(num_segments, config.rope_mode, temporal_dim=temporal_dim, theta=ROPE_THETA)
 
 
 def build_model(

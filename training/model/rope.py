@@ -24,6 +24,9 @@ RopeMode = Literal["f1", "relative_start", "absolute"]
 FIRST_NOISE_INDEX = 1 + NUM_HISTORY
 """Index of a segment's first frame in FramePack-F1: after the start image and the history."""
 
+ROPE_THETA = 256.0
+"""Base of the rotations' wavelengths, in HunyuanVideo and all that came of it."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,15 +71,20 @@ def longest_wavelength(temporal_dim: int, theta: float) -> float:
     return 2 * math.pi * theta ** ((temporal_dim - 2) / temporal_dim)
 
 
-def warn_if_positions_repeat(num_segments: int, mode: RopeMode, *, temporal_dim: int, theta: float) -> None:
-    """Log a warning where the start image is further away than the rotary embedding can tell."""
+def repeated_positions(num_segments: int, mode: RopeMode, *, temporal_dim: int, theta: float) -> str | None:
+    """Says so where the start image is further away than the rotary embedding can tell; None where it is not."""
     distance = LATENTS_PER_SEGMENT * num_segments
     wavelength = longest_wavelength(temporal_dim, theta)
-    if mode != "f1" and distance > wavelength:
-        logger.warning(
-            "the last of %d segments lies %d latent frames after the start image, beyond the longest wavelength of the"
-            " position embedding (%.0f): distances become ambiguous there",
-            num_segments,
-            distance,
-            wavelength,
-        )
+    if mode == "f1" or distance <= wavelength:
+        return None
+    return (
+        f"the last of {num_segments} segments lies {distance} latent frames after the start image, beyond the longest"
+        f" wavelength of the position embedding ({wavelength:.0f}): distances become ambiguous there"
+    )
+
+
+def warn_if_positions_repeat(num_segments: int, mode: RopeMode, *, temporal_dim: int, theta: float) -> None:
+    """Log it as a warning."""
+    repeated = repeated_positions(num_segments, mode, temporal_dim=temporal_dim, theta=theta)
+    if repeated:
+        logger.warning("%s", repeated)

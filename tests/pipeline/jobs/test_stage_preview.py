@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Recipe, build_recipe, load_recipe
-from pipeline.jobs.stage_preview import planned_material, preview_stage, stage_cost
+from pipeline.jobs.stage_preview import StagePreview, planned_material, preview_stages, stage_cost
 from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
 from training.checkpoint import start_weights
 from training.model.weights import save_model
@@ -18,8 +18,8 @@ def recipe() -> Recipe:
 def test_a_previewed_stage_says_what_it_would_train_and_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "d")
 
-    preview = preview_stage(
-        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stage="teacher", init=None, gpu_memory_gb=None
+    (preview,) = preview_stages(
+        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stages=["teacher"], init=None, gpu_memory_gb=None
     )
 
     assert (preview.num_clips, preview.num_held_out) == (5, 2)
@@ -36,12 +36,44 @@ def test_a_previewed_direct_stage_trains_the_head_of_its_teacher(recipe: Recipe,
         sizes_px=((64, 64),),
     )  # fmt: skip
 
-    preview = preview_stage(
-        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stage="direct", init=teacher, gpu_memory_gb=None
+    (preview,) = preview_stages(
+        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stages=["direct"], init=teacher, gpu_memory_gb=None
     )
 
     assert preview.init == str(teacher)
     assert 0 < preview.cost.parameters.trained < preview.cost.parameters.total / 10
+
+
+def both_stages(recipe: Recipe, tmp_path: Path) -> list[StagePreview]:
+    dataset, run = make_dataset(tmp_path / "d"), tmp_path / "r"
+    return preview_stages(
+        recipe, dataset_uris=[str(dataset)], run_dir=run, stages=recipe.train.stages, init=None, gpu_memory_gb=None
+    )
+
+
+def test_a_stage_is_previewed_before_the_teacher_that_it_begins_from_is_there(recipe: Recipe, tmp_path: Path) -> None:
+    teacher, direct = both_stages(recipe, tmp_path)
+    assert (teacher.cost.stage, direct.cost.stage) == ("teacher", "direct")
+    assert direct.init == str(tmp_path / "r" / "teacher" / "model")
+    assert direct.cost.parameters.trained < teacher.cost.parameters.trained
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_makes_a_later_stage_impossible_is_said_before_the_first(tmp_path: Path) -> None:
+    direct = {**train_config().direct.model_dump(mode="json"), "sort_by_length": True, "curriculum": [3, 9, 12]}
+    train = train_config(direct=direct).model_dump(mode="json")
+    recipe = build_recipe({"description": "test", "model": MODEL.model_dump(mode="json"), "train": train})
+    with pytest.raises(ValueError, match="no clip of 4 to 9 segments"):
+        both_stages(recipe, tmp_path)
+
+
+def test_clips_that_are_longer_than_positions_can_tell_are_announced_where_they_are_trained_to_their_end() -> None:
+    recipe = load_recipe("framepack_f1_480p", ["clips.max_segments=100"])
+    teacher, direct = (stage_cost(recipe, stage, planned_material(recipe), None) for stage in ("teacher", "direct"))
+    (warning,) = teacher.warnings
+    assert "100 segments lies 900 latent frames after the start image" in warning
+    assert f"warning: {warning}" in teacher.lines()
+    assert not direct.warnings  # its curriculum ends at 40 segments
 
 
 def test_framepack_at_480p_is_planned_without_a_dataset_or_weights() -> None:
