@@ -132,7 +132,7 @@ def summary_lines(summary: "StageSummary", run: Path) -> list[str]:
 def _left_out_lines(summary: "StageSummary") -> list[str]:
     samples, steps = summary.num_broken_samples, summary.num_skipped_steps
     because = f"{samples} times a clip was left out because its sample could not be read: run longtake verify"
-    of_steps = f"{steps} of the {summary.steps} steps were left out: metrics.jsonl has them as skipped"
+    of_steps = f"steps that were left out: {steps} of {summary.steps}; warnings.log says why"
     return [*([because] if samples else []), *([of_steps] if steps else [])]
 
 

@@ -8,6 +8,7 @@ from pipeline.config import Recipe, fingerprint
 from pipeline.jobs.cluster import ray_cluster
 from pipeline.jobs.sampled_videos import ScoredVideo
 from pipeline.jobs.train import run_training
+from pipeline.jobs.warning_log import OF_STAGE, kept_warnings
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import TrackedRun, Tracking
 from training.config import StageName
@@ -37,26 +38,28 @@ def train_stage(
     summary = finished(job)
     if summary is not None:
         return summary
-    warn_before_start(job)
     run = tracking.open(
         kind=f"train-{stage}", run_key="", home=run_dir, line=Path(uris[0]).name,
         kept_in=f"metrics.jsonl and stage.json in {job.folder}",
     )  # fmt: skip
     _log_start(run, recipe, job)
     try:
-        with ray_cluster(address), progress() as meters:
-            seen = _Seen(run, meters.meter(stage, job.settings.steps))
-            return run_training(
-                recipe,
-                dataset_uris=uris,
-                run_dir=run_dir,
-                stage=stage,
-                init=init,
-                on_metrics=seen.take,
-                on_video=seen.show,
-                on_end=lambda summary: _log_end(run, job, summary),
-            )
+        with kept_warnings(job.folder / OF_STAGE):
+            warn_before_start(job)
+            with ray_cluster(address), progress() as meters:
+                seen = _Seen(run, meters.meter(stage, job.settings.steps))
+                return run_training(
+                    recipe,
+                    dataset_uris=uris,
+                    run_dir=run_dir,
+                    stage=stage,
+                    init=init,
+                    on_metrics=seen.take,
+                    on_video=seen.show,
+                    on_end=lambda summary: _log_end(run, job, summary),
+                )
     except BaseException:
+        _log_warnings(run, job)
         run.finish("FAILED")
         raise
 
@@ -109,4 +112,12 @@ def _log_end(run: TrackedRun, job: StageJob, summary: StageSummary) -> None:
     run.set_tags({"longtake.base_sha256": summary.base_sha256, "longtake.weights_sha256": summary.weights_sha256})
     run.log_params({name: value for name, value in asdict(summary).items() if name.startswith("num_")})
     run.log_artifact(job.model_folder / "longtake.json")
+    _log_warnings(run, job)
     run.finish("FINISHED")
+
+
+def _log_warnings(run: TrackedRun, job: StageJob) -> None:
+    """All that was warned of since the stage was begun."""
+    path = job.folder / OF_STAGE
+    if path.is_file():
+        run.log_artifact(path)

@@ -22,9 +22,10 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 
 from pipeline.config import Recipe
-from pipeline.jobs import failures
+from pipeline.jobs import failures, warning_log
 from pipeline.jobs.cluster import is_shared_cluster
 from pipeline.jobs.sampled_videos import OnVideo, SampledVideos, refuse_impossible_videos
+from pipeline.jobs.warning_log import RankWarnings, kept_warnings
 from preprocessing.process_folder import process_folder
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
@@ -71,6 +72,8 @@ def run_training(
     on_end: OnEnd = lambda _: None,
 ) -> StageSummary:
     """Run one stage to its end; the same call goes on where an earlier one was stopped. Ray must be initialised.
+
+    What the workers warn of is logged here, each warning once, as it comes.
 
     Args:
         recipe: Its `model` and `train` sections count; for videos of the model `encode`, `evaluate` and `cluster` too.
@@ -126,6 +129,7 @@ def _clean_up(job: StageJob) -> None:
     remove_incomplete(job.checkpoints)
     prune(job.checkpoints, job.train.checkpoint)
     failures.forget(job.folder)
+    warning_log.forget(job.folder)
     (job.checkpoints / RAY_STATE).unlink(missing_ok=True)
 
 
@@ -195,7 +199,8 @@ def _work(config: "dict[str, ray.ObjectRef[StageJob]]") -> None:
     context = ray.train.get_context()
     rank, num_ranks = context.get_world_rank(), context.get_world_size()
     try:
-        _train(job, rank, num_ranks)
+        with kept_warnings(warning_log.rank_file(job.folder, rank)):
+            _train(job, rank, num_ranks)
     except Exception as error:
         failures.note(job.folder, failures.explain(error, rank=rank), rank=rank)
         raise
@@ -262,7 +267,7 @@ def _report_checkpoint(job: StageJob, local: Path, engine: Engine, record: Check
 
 @contextmanager
 def _following(job: StageJob, on_metrics: OnMetrics, videos: SampledVideos) -> Iterator[None]:
-    """Hands over new lines of the stage's metrics while the block runs, and the last ones at its end; and videos meanwhile."""
+    """Hands over metrics, videos and warnings of the stage while the block runs, and the last ones at its end."""
     stop = threading.Event()
     thread = threading.Thread(target=_follow, args=(job, on_metrics, videos, stop), name="metrics", daemon=True)
     thread.start()
@@ -275,9 +280,10 @@ def _following(job: StageJob, on_metrics: OnMetrics, videos: SampledVideos) -> I
 
 def _follow(job: StageJob, on_metrics: OnMetrics, videos: SampledVideos, stop: threading.Event) -> None:
     seen: set[int] = set()
-    offset, ended = 0, False
+    offset, ended, said = 0, False, RankWarnings(job.folder)
     while not ended:
         ended = stop.wait(FOLLOW_EVERY_S)
+        said.say_new()
         metrics, offset = job.metrics_log.read_from(offset)
         new = {step: values for step, values in metrics.items() if step not in seen}
         seen |= new.keys()

@@ -16,7 +16,7 @@ def summary(**changes: int) -> StageSummary:
 @pytest.mark.parametrize(
     ("left_out", "said"),
     [
-        ({"num_skipped_steps": 2}, "2 of the 7 steps were left out"),
+        ({"num_skipped_steps": 2}, "steps that were left out: 2 of 7"),
         ({"num_broken_samples": 4}, "4 times a clip was left out"),
     ],
 )

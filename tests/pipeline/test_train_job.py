@@ -107,6 +107,10 @@ def test_both_stages_run_and_hand_over(undisturbed: Path) -> None:
     assert not local_checkpoints(undisturbed)
 
 
+def test_what_the_ranks_warn_of_is_said_once_by_the_driver(undisturbed: Path) -> None:
+    assert (undisturbed / "log").read_text().count("the model's own samples are") == 1
+
+
 def test_a_finished_stage_does_nothing_again_and_needs_no_ray(dataset: Path, undisturbed: Path) -> None:
     model = undisturbed / "teacher" / "model" / "longtake.json"
     before = model.stat().st_mtime_ns
