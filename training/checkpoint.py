@@ -44,15 +44,16 @@ def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> 
 
     Args:
         engine: What to save.
-        folder: Exists and is empty; one for each rank, or one for all. Their files may be merged in any order.
+        folder: Exists; one for each rank, or one for all. Their files may be merged in any order.
         record: What the checkpoint says of itself.
     """
     mine = engine.fragments if engine.rank == 0 or not engine.replicated else ()
     save_fragments(rank_file(folder, engine.rank), mine)
+    written = [rank_file(folder, engine.rank)]
     if engine.rank == 0:
-        (folder / CHECKPOINT_FILE).write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(LIST_PREFIX))
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+        written.append(folder / CHECKPOINT_FILE)
+        written[-1].write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
+    sizes = {path.name: path.stat().st_size for path in written}
     (folder / _list_name(engine.rank)).write_text(json.dumps(sizes, indent=2, sort_keys=True) + "\n")
 
 

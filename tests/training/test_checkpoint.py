@@ -58,6 +58,16 @@ def test_a_checkpoint_whose_other_rank_is_missing_is_not_whole(tmp_path: Path) -
     assert complete_steps(tmp_path) == ()
 
 
+def test_what_another_rank_is_writing_beside_it_is_no_part_of_a_rank_s_share(tmp_path: Path) -> None:
+    folder = step_folder(tmp_path, 2)
+    folder.mkdir(parents=True)
+    half_written = folder / ".rank-00001.safetensors.tmp"
+    half_written.write_bytes(b"half")
+    write_checkpoint(engine(), folder, RECORD)
+    half_written.unlink()
+    assert complete_steps(tmp_path) == (2,)
+
+
 def test_a_run_without_a_checkpoint_begins(tmp_path: Path) -> None:
     assert restore(tmp_path) == 0
 
