@@ -1,21 +1,25 @@
 """What is saved, how a run goes on, and how one stage hands its weights to the next.
 
 A checkpoint is a folder: the fragments of all ranks (`training.engine.fragments`), ``checkpoint.json``, which says what
-they belong to, and a list of the files of each rank, by which a checkpoint that was cut off while it was written is told
-from a whole one. Any number of ranks reads what any number wrote. Frozen weights are not in it; they come from where the
-stage began, and a hash makes sure that they are the same. A stage ends with a model folder of plain safetensors, made
-from its last checkpoint, and the next stage begins from it.
+they belong to, and a list of the files of each rank with their sizes and checksums: by the sizes a checkpoint that was cut
+off while it was written is told from a whole one, by the sums, where it is read, a damaged one. Any number of ranks reads
+what any number wrote. Frozen weights are not in it; they come from where the stage began, and a hash makes sure that they
+are the same. A stage ends with a model folder of plain safetensors, made from its last checkpoint, and the next stage
+begins from it.
 """
 
 import json
+import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import xxhash
+from safetensors import SafetensorError
 
 from preprocessing.samples import CodecRecord
 from training.compatibility import is_base, refuse_other_model, refuse_other_run
@@ -37,6 +41,23 @@ _KINDS: Mapping[Weights, str] = {"live": WEIGHT, "ema": EMA}
 CHECKPOINT_FILE = "checkpoint.json"
 LIST_PREFIX = "files-of-rank-"
 STEP_PREFIX = "step-"
+READ_BYTES = 1 << 20
+"""Read at once for a checksum."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file of a checkpoint, as the rank that wrote it lists it.
+
+    Attributes:
+        size: In bytes.
+        xxh3: Of its bytes; None from a version of longtake that kept none.
+    """
+
+    size: int
+    xxh3: str | None
 
 
 def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> None:
@@ -53,12 +74,35 @@ def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> 
     if engine.rank == 0:
         written.append(folder / CHECKPOINT_FILE)
         written[-1].write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
-    sizes = {path.name: path.stat().st_size for path in written}
-    (folder / _list_name(engine.rank)).write_text(json.dumps(sizes, indent=2, sort_keys=True) + "\n")
+    files = {path.name: asdict(StoredFile(size=path.stat().st_size, xxh3=_xxh3(path))) for path in written}
+    (folder / _list_name(engine.rank)).write_text(json.dumps(files, indent=2, sort_keys=True) + "\n")
 
 
 def _list_name(rank: int) -> str:
     return f"{LIST_PREFIX}{rank:05}.json"
+
+
+def _listed(folder: Path, rank: int) -> dict[str, StoredFile]:
+    """The files of a rank by their names."""
+    values = json.loads((folder / _list_name(rank)).read_text())
+    return {
+        name: StoredFile(size=value, xxh3=None) if isinstance(value, int) else StoredFile(**value)
+        for name, value in values.items()
+    }
+
+
+def _xxh3(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while data := file.read(READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def damaged_files(folder: Path, ranks: Iterable[int]) -> list[str]:
+    """Names of the files of these ranks whose bytes are not those that were written; all of them are read."""
+    listed = (item for rank in ranks for item in _listed(folder, rank).items())
+    return [name for name, file in listed if file.xxh3 is not None and _xxh3(folder / name) != file.xxh3]
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -81,9 +125,9 @@ def is_complete(folder: Path) -> bool:
     """Whether every file that the ranks wrote is there in its full size."""
     try:
         ranks = range(read_checkpoint(folder).num_ranks)
-        sizes = [json.loads((folder / _list_name(rank)).read_text()) for rank in ranks]
-        return all((folder / name).stat().st_size == size for files in sizes for name, size in files.items())
-    except (OSError, ValueError):
+        listed = [item for rank in ranks for item in _listed(folder, rank).items()]
+        return all((folder / name).stat().st_size == file.size for name, file in listed)
+    except (OSError, ValueError, TypeError):
         return False
 
 
@@ -135,7 +179,9 @@ def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecor
 
 
 def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord, *, allow_changed: bool) -> int:
-    """Bring the engine to its newest complete checkpoint; returns the optimizer steps done. All ranks must call it.
+    """Bring the engine to its newest checkpoint that is whole and undamaged; returns the optimizer steps done.
+
+    All ranks must call it.
 
     Args:
         engine: As it was when the stage began, frozen weights included.
@@ -146,9 +192,7 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
     Raises:
         ValueError: If the checkpoint belongs to another run, naming every difference.
     """
-    # rank 0 looks: a checkpoint that a dying predecessor completes just now must not be seen by some ranks only
-    found = newest_step(checkpoints) if engine.rank == 0 else None
-    (step,) = (int(total) for total in engine.sum_over_ranks([float(found or 0)]))
+    step = _newest_undamaged(engine, checkpoints)
     if step == 0:
         return 0
     folder = step_folder(checkpoints, step)
@@ -158,6 +202,27 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
     engine.restore_num_updates(stored.num_updates)
     engine.publish()
     return step
+
+
+def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
+    """Steps done at it, 0 where there is none; the ranks share the reading."""
+    step: float = math.inf
+    while step := _newest_before(step, engine, checkpoints):
+        folder = step_folder(checkpoints, step)
+        damaged = damaged_files(folder, range(read_checkpoint(folder).num_ranks)[engine.rank :: engine.num_ranks])
+        if damaged:
+            logger.warning("%s is damaged and passed over: %s not what was written", folder, ", ".join(damaged))
+        if not any(engine.sum_over_ranks([float(len(damaged))])):
+            break
+    return step
+
+
+def _newest_before(limit: float, engine: Engine, checkpoints: Path) -> int:
+    """Steps done at the newest complete checkpoint of fewer, 0 where there is none; the same on all ranks."""
+    # rank 0 looks: a checkpoint that a dying predecessor completes just now must not be seen by some ranks only
+    steps = complete_steps(checkpoints) if engine.rank == 0 else ()
+    found = max((step for step in steps if step < limit), default=0)
+    return int(*engine.sum_over_ranks([float(found)]))
 
 
 def start_weights(
@@ -185,9 +250,12 @@ def load_weights(model: MemoryPackTransformer3DModel, folder: Path, weights: Wei
         weights: Which of those in it.
 
     Raises:
-        ValueError: If the model is not what the stage began from, or no average was kept.
+        ValueError: If the model is not what the stage began from, no average was kept, or the checkpoint is damaged.
     """
     record = read_checkpoint(folder)
+    damaged = damaged_files(folder, range(record.num_ranks))
+    if damaged:
+        raise ValueError(f"{folder} is damaged: {', '.join(damaged)} not what was written; choose another by --step")
     if weights_sha256(model.state_dict()) != record.base_sha256:
         raise ValueError(f"{folder} is not of a stage that began from these weights: their hash is another")
     stored, kind = stored_weights(folder, weights), _KINDS[weights]
@@ -200,9 +268,12 @@ def stored_weights(folder: Path, weights: Weights) -> StoredFragments:
     """Those of a checkpoint; nothing is loaded yet.
 
     Raises:
-        ValueError: If no average was kept.
+        ValueError: If no average was kept, or a file is damaged where it says what is in it.
     """
-    stored = StoredFragments(folder, num_ranks=read_checkpoint(folder).num_ranks)
+    try:
+        stored = StoredFragments(folder, num_ranks=read_checkpoint(folder).num_ranks)
+    except SafetensorError as error:
+        raise ValueError(f"{folder} is damaged ({error}); choose another by --step") from None
     if not stored.has(_KINDS[weights]):
         raise ValueError(f"{folder} holds no moving average: it is kept where train.ema_decay is set")
     return stored

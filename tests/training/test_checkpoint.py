@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from training.checkpoint import (
 )
 from training.config import CheckpointConfig, ModelConfig
 from training.engine.plain import PlainEngine
-from training.model.weights import save_model
+from training.model.weights import save_model, weights_sha256
 from training.types import CheckpointRecord
 
 RECORD = CheckpointRecord(
@@ -32,10 +33,10 @@ def engine() -> PlainEngine:
     return PlainEngine(rank_worker.module("teacher"), rank_worker.optimizer())
 
 
-def write(checkpoints: Path, step: int, val_loss: float | None = None) -> Path:
+def write(checkpoints: Path, step: int, val_loss: float | None = None, base_sha256: str = "b") -> Path:
     folder = step_folder(checkpoints, step)
     folder.mkdir(parents=True)
-    write_checkpoint(engine(), folder, replace(RECORD, step=step, val_loss=val_loss))
+    write_checkpoint(engine(), folder, replace(RECORD, step=step, val_loss=val_loss, base_sha256=base_sha256))
     return folder
 
 
@@ -56,6 +57,43 @@ def test_a_checkpoint_whose_other_rank_is_missing_is_not_whole(tmp_path: Path) -
     folder.mkdir(parents=True)
     write_checkpoint(engine(), folder, replace(RECORD, num_ranks=2))
     assert complete_steps(tmp_path) == ()
+
+
+def flip(path: Path, place: int) -> None:
+    """A bit of one byte, as a disk may."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("name", "place"), [("rank-00000.safetensors", -1), ("rank-00000.safetensors", 20)])
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, place: int
+) -> None:
+    write(tmp_path, 2)
+    flip(write(tmp_path, 4) / name, place)
+    flip(write(tmp_path, 6) / name, place)
+    assert complete_steps(tmp_path) == (2, 4, 6)
+    assert restore(tmp_path) == 2
+    for step in (4, 6):
+        assert f"{step_folder(tmp_path, step)} is damaged and passed over: {name}" in caplog.text
+
+
+@pytest.mark.parametrize("place", [-1, 20])
+def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path, place: int) -> None:
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    folder = write(tmp_path, 2, base_sha256=weights_sha256(model.state_dict()))
+    load_weights(model, folder, "live")
+    flip(folder / "rank-00000.safetensors", place)
+    with pytest.raises(ValueError, match=r"is damaged: rank-00000\.safetensors not what was written"):
+        load_weights(model, folder, "live")
+
+
+def test_a_checkpoint_without_sums_from_an_older_version_is_read(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    sizes = {name: (folder / name).stat().st_size for name in ("checkpoint.json", "rank-00000.safetensors")}
+    (folder / "files-of-rank-00000.json").write_text(json.dumps(sizes))
+    assert restore(tmp_path) == 2
 
 
 def test_what_another_rank_is_writing_beside_it_is_no_part_of_a_rank_s_share(tmp_path: Path) -> None:
