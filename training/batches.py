@@ -25,7 +25,7 @@ from preprocessing.pins import Pin, pin, unpin
 from preprocessing.samples import CodecRecord, Split, clip_num_latents
 from preprocessing.shards import ShardReader, read_metadata
 from training.order import stacks_of_rank
-from training.types import ClipRow, Condition, GlobalStep, SegmentBatch
+from training.types import ClipFormat, ClipRow, Condition, GlobalStep, SegmentBatch
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,11 @@ class TrainingData:
     def sizes_px(self) -> tuple[tuple[int, int], ...]:
         """Picture sizes of the training clips."""
         return tuple(sorted({row.size_px for row in self.train}))
+
+    @property
+    def clip_format(self) -> ClipFormat:
+        """Of the training clips."""
+        return ClipFormat(codec=self.codec, fps=self.fps, sizes_px=self.sizes_px)
 
 
 def current_versions(uris: Sequence[str]) -> tuple[PinnedDataset, ...]:

@@ -31,7 +31,7 @@ from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
 from training.model.weights import load_model, weights_sha256
 from training.objectives.base import MODEL_PREFIX
-from training.types import CheckpointRecord
+from training.types import CheckpointRecord, ClipFormat
 
 Weights = Literal["live", "ema"]
 """The weights of a step, or their moving average."""
@@ -173,9 +173,16 @@ def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecor
         ValueError: If they are those of another version of longtake.
     """
     try:
-        return CheckpointRecord(**values)
-    except TypeError:
+        return CheckpointRecord(**{**values, "clip_format": _clip_format(values.get("clip_format"))})
+    except (TypeError, KeyError):
         raise ValueError(f"{path} was written by another version of longtake; use a new --run") from None
+
+
+def _clip_format(values: Mapping[str, Any] | None) -> ClipFormat | None:
+    if values is None:
+        return None
+    sizes_px = tuple((height, width) for height, width in values["sizes_px"])
+    return ClipFormat(codec=CodecRecord(**values["codec"]), fps=values["fps"], sizes_px=sizes_px)
 
 
 def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord, *, allow_changed: bool) -> int:

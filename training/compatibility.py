@@ -9,7 +9,7 @@ from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
 from training.model.base_weights import base_differences
 from training.model.weights import RECORD_FILE, codec_differences, read_record
-from training.types import CheckpointRecord
+from training.types import CheckpointRecord, ClipFormat
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,26 @@ def refuse_other_run(
 
 
 def weight_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:
-    """Why the weights of a checkpoint are not those of a run, one line each."""
+    """Why the weights of a checkpoint are not those of a run, one line each.
+
+    Those of another codec have learnt other numbers, whether or not their shapes are the same.
+    """
     pairs = [
         ("stage", stored.stage, expected.stage),
         ("weights it began from (base_sha256)", stored.base_sha256, expected.base_sha256),
     ]
-    return [*_changed(pairs), *_changed(pair for pair in _setting_pairs(stored, expected) if _shapes(pair[0]))]
+    return [
+        *_codec_changes(stored.clip_format, expected.clip_format),
+        *_changed(pairs),
+        *_changed(pair for pair in _setting_pairs(stored, expected) if _shapes(pair[0])),
+    ]
+
+
+def _codec_changes(stored: ClipFormat | None, expected: ClipFormat | None) -> list[str]:
+    """Nothing where one of the two does not say."""
+    if stored is None or expected is None:
+        return []
+    return [f"codec.{line}" for line in codec_differences(stored.codec, expected.codec)]
 
 
 def setting_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:
@@ -57,8 +71,10 @@ def setting_differences(stored: CheckpointRecord, expected: CheckpointRecord) ->
 
     A different step, and another number of ranks or ZeRO stage, is no difference.
     """
-    clips = ("clips to train on (plan_hash)", stored.plan_hash, expected.plan_hash)
-    return [*_changed(pair for pair in _setting_pairs(stored, expected) if not _shapes(pair[0])), *_changed([clips])]
+    clips: list[_Pair] = [("clips to train on (plan_hash)", stored.plan_hash, expected.plan_hash)]
+    if stored.clip_format is not None and expected.clip_format is not None:
+        clips.append(("their frames a second (fps)", stored.clip_format.fps, expected.clip_format.fps))
+    return [*_changed(pair for pair in _setting_pairs(stored, expected) if not _shapes(pair[0])), *_changed(clips)]
 
 
 _Pair = tuple[str, object, object]

@@ -221,6 +221,8 @@ def stored_job(run_dir: Path, stage: StageName) -> StageJob:
 def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights, step: int | None) -> Path:
     """Write the weights of a checkpoint as a model folder, of a stage that has ended or not; returns the checkpoint.
 
+    The checkpoint says what the model reads: `gc` may have removed the data of a stage that has ended.
+
     Args:
         run_dir: Of the run.
         stage: Which.
@@ -233,7 +235,9 @@ def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
     """
     folder = check_export(run_dir, stage, out, weights=weights, step=step)
     job = stored_job(run_dir, stage)
-    export_checkpoint(job, open_data(job.datasets), read_checkpoint(folder).step, out, weights=weights)
+    record = read_checkpoint(folder)
+    clips = record.clip_format or open_data(job.datasets).clip_format
+    export_checkpoint(job, clips, record.step, out, weights=weights)
     return folder
 
 

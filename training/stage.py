@@ -34,7 +34,7 @@ from training.one_step_gap import one_step_gap, warn_if_far
 from training.order import plan_hash, teacher_steps
 from training.sampled_video import SampledVideo, sample_video, save_video
 from training.speed import Speed
-from training.types import CheckpointRecord, ClipRow, GlobalStep, SegmentBatch
+from training.types import CheckpointRecord, ClipFormat, ClipRow, GlobalStep, SegmentBatch
 from training.workload import Workload
 
 STEPS_AHEAD = 2
@@ -122,15 +122,15 @@ def run_stage(job: StageJob, make_engine: MakeEngine, *, device: torch.device, s
         job, data, engine, ema, done, lambda step, metrics: save(engine, _at_step(record, engine, step, metrics))
     )
     if engine.rank == 0:
-        export_checkpoint(job, data, job.settings.steps, job.model_folder, weights=job.train.model_weights)
+        export_checkpoint(job, data.clip_format, job.settings.steps, job.model_folder, weights=job.train.model_weights)
 
 
-def export_checkpoint(job: StageJob, data: TrainingData, step: int, out: Path, *, weights: Weights) -> ModelRecord:
+def export_checkpoint(job: StageJob, clips: ClipFormat, step: int, out: Path, *, weights: Weights) -> ModelRecord:
     """Write the weights of a complete checkpoint as a model folder, in fp32; one process does it.
 
     Args:
         job: The stage.
-        data: Says what the model reads.
+        clips: What the model reads.
         step: Optimizer steps done at the checkpoint.
         out: There whole or not at all; replaces an older model folder.
         weights: Which of those in the checkpoint.
@@ -138,9 +138,9 @@ def export_checkpoint(job: StageJob, data: TrainingData, step: int, out: Path, *
     Raises:
         ValueError: If no average was kept, the model to begin from has changed, or `out` is something else.
     """
-    model = start_weights(job.model, data.codec, init=job.init, seed=job.train.seed)
+    model = start_weights(job.model, clips.codec, init=job.init, seed=job.train.seed)
     load_weights(model, step_folder(job.checkpoints, step), weights)
-    return export_diffusers(model, out, config=job.model, codec=data.codec, fps=data.fps, sizes_px=data.sizes_px)
+    return export_diffusers(model, out, config=job.model, codec=clips.codec, fps=clips.fps, sizes_px=clips.sizes_px)
 
 
 def _at_step(record: CheckpointRecord, engine: Engine, step: int, metrics: Metrics) -> CheckpointRecord:
@@ -294,6 +294,7 @@ def checkpoint_record(job: StageJob, data: TrainingData, *, base_sha256: str) ->
         plan_hash=plan_hash(data.train),
         base_sha256=base_sha256,
         num_ranks=job.train.engine.num_workers,
+        clip_format=data.clip_format,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from preprocessing.samples import LATENTS_PER_SEGMENT
+from preprocessing.samples import LATENTS_PER_SEGMENT, CodecRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +232,21 @@ class StepOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipFormat:
+    """What a model must know of the clips that it is trained on.
+
+    Attributes:
+        codec: Who wrote the latents.
+        fps: Frames a second.
+        sizes_px: Picture sizes, (height, width).
+    """
+
+    codec: CodecRecord
+    fps: float
+    sizes_px: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
     """What a checkpoint folder says of itself (``checkpoint.json``).
 
@@ -243,6 +258,7 @@ class CheckpointRecord:
         plan_hash: Of the clips that make the order.
         base_sha256: Weights that the stage began from.
         num_ranks: How many wrote it; any number may read it.
+        clip_format: Of the clips; None from a version of longtake that did not say.
     """
 
     stage: str
@@ -253,6 +269,7 @@ class CheckpointRecord:
     plan_hash: str
     base_sha256: str
     num_ranks: int
+    clip_format: ClipFormat | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.small_dataset import CODEC
 from training.compatibility import flat_settings, refuse_other_run
-from training.types import CheckpointRecord
+from training.types import CheckpointRecord, ClipFormat
 
 SETTINGS = {"model.preset": "tiny", "model.rope_mode": "f1", "train.teacher.optimizer.learning_rate": 1e-5}
 STORED = CheckpointRecord(
@@ -16,6 +17,7 @@ STORED = CheckpointRecord(
     plan_hash="p",
     base_sha256="b",
     num_ranks=2,
+    clip_format=ClipFormat(codec=CODEC, fps=24.0, sizes_px=((64, 64),)),
 )
 HERE = Path("checkpoint")
 
@@ -37,6 +39,29 @@ def test_who_is_told_goes_on_with_the_changes_and_says_them(caplog: pytest.LogCa
     now = changed(train__teacher__optimizer__learning_rate=2e-5)
     refuse_other_run(HERE, STORED, now, allow_changed=True)
     assert "learning_rate was 1e-05 and is 2e-05" in caplog.text
+
+
+def of_clips(**changes: object) -> CheckpointRecord:
+    assert STORED.clip_format is not None
+    return replace(STORED, clip_format=replace(STORED.clip_format, **changes))
+
+
+def test_latents_of_another_codec_are_refused_whoever_is_told_and_both_are_named() -> None:
+    now = replace(of_clips(codec=replace(CODEC, codec_id="another", options={"x": 1})), base_sha256="c")
+    with pytest.raises(ValueError, match="use a new --run") as error:
+        refuse_other_run(HERE, STORED, now, allow_changed=True)
+    assert "codec.codec_id was 'tiny' and is 'another'; codec.options was {} and is {'x': 1}" in str(error.value)
+
+
+def test_another_frame_rate_is_a_change() -> None:
+    now = of_clips(fps=16.0)
+    with pytest.raises(ValueError, match=r"\(fps\) was 24.0 and is 16.0"):
+        refuse_other_run(HERE, STORED, now, allow_changed=False)
+    refuse_other_run(HERE, STORED, now, allow_changed=True)
+
+
+def test_a_run_goes_on_from_a_version_that_did_not_say_what_clips_are_like() -> None:
+    refuse_other_run(HERE, replace(STORED, clip_format=None), STORED, allow_changed=False)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import errno
+import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -311,6 +313,22 @@ def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Pat
         export_stage(tmp_path, "teacher", tmp_path / "out", weights="ema", step=2)
     with pytest.raises(ValueError, match="holds no moving average"):
         check_export(tmp_path, "teacher", tmp_path / "out", weights="ema", step=2)
+
+
+def test_a_finished_stage_is_exported_whatever_became_of_its_data(teacher: StageJob, tmp_path: Path) -> None:
+    shutil.copytree(teacher.folder, tmp_path / "teacher")
+    begun = tmp_path / "teacher" / "stage.json"
+    begun.write_text(begun.read_text().replace(teacher.datasets[0].uri, str(tmp_path / "gone")))
+    export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=None)
+    assert read_record(tmp_path / "out") == read_record(teacher.model_folder)
+
+
+def test_a_stage_does_not_go_on_with_the_same_clips_in_another_codec(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset), killed_after=2)
+    other = make_dataset(tmp_path / "other", codec=replace(CODEC, codec_id="another"))
+    with pytest.raises(ValueError, match=r"codec\.codec_id was 'tiny' and is 'another'; use a new --run"):
+        prepare(tmp_path, "teacher", other)
 
 
 def test_a_clip_whose_loss_overflows_ends_the_stage_or_is_left_out_and_counted(tmp_path: Path) -> None:
