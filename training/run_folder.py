@@ -125,7 +125,19 @@ def check_job(
     stored = _stored_record(folder)
     if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
         refuse_other_run(folder, stored, _record(job), allow_changed=train.checkpoint.allow_changed)
+    if finished(job) is None:
+        _refuse_fewer_steps(job)
     return job
+
+
+def _refuse_fewer_steps(job: StageJob) -> None:
+    done, asked = newest_step(job.checkpoints) or 0, job.settings.steps
+    if done > asked:
+        section = "teacher" if job.stage == "teacher" else "direct"
+        raise ValueError(
+            f"{job.folder} has done {done} steps, and {asked} are asked for: set train.{section}.steps to {done} or more,"
+            " take the model of an earlier checkpoint by longtake export --step, or use a new --run"
+        )
 
 
 def refuse_impossible_order(job: StageJob, data: TrainingData) -> None:

@@ -299,8 +299,12 @@ def checkpoint_record(job: StageJob, data: TrainingData, *, base_sha256: str) ->
 
 
 def shaping_settings(job: StageJob) -> dict[str, object]:
-    """All settings that shape the weights, by their dotted names. More steps of the teacher stage only lengthen it."""
-    section, longer = ("teacher", {"steps"}) if job.stage == "teacher" else ("direct", set())
+    """All settings that shape the weights, by their dotted names.
+
+    More steps only lengthen a teacher whose learning rate stays constant: a curriculum and a decay are stretched.
+    """
+    section = "teacher" if job.stage == "teacher" else "direct"
+    is_stretched = section == "direct" or job.settings.optimizer.decay != "constant"
     return flat_settings(
         {
             "model": job.model.model_dump(mode="json"),
@@ -308,7 +312,7 @@ def shaping_settings(job: StageJob) -> dict[str, object]:
                 "seed": job.train.seed,
                 "ema_decay": job.train.ema_decay,
                 "flow": job.train.flow.model_dump(mode="json"),
-                section: job.settings.model_dump(mode="json", exclude=longer),
+                section: job.settings.model_dump(mode="json", exclude=set() if is_stretched else {"steps"}),
                 "engine": {"dtype": job.train.engine.dtype},
             },
         }

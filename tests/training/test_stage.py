@@ -422,6 +422,31 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert read_record(job.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
 
 
+def teacher_of(steps: int, decay: str) -> dict[str, object]:
+    optimizer = {"learning_rate": 1e-3, "decay": decay}
+    return {**train_config().teacher.model_dump(), "steps": steps, "optimizer": optimizer}
+
+
+def test_more_steps_of_a_decaying_teacher_are_a_change_of_the_schedule(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset, train_config(teacher=teacher_of(6, "cosine"))), killed_after=2)
+    longer = teacher_of(9, "cosine")
+    with pytest.raises(ValueError, match=r"train\.teacher\.steps was 6 and is 9; .*allow_changed=true"):
+        prepare(tmp_path, "teacher", dataset, train_config(teacher=longer))
+    told = train_config(teacher=longer, checkpoint={"every_steps": 2, "allow_changed": True})
+    assert prepare(tmp_path, "teacher", dataset, told).settings.steps == 9
+
+
+def test_fewer_steps_than_are_done_are_refused_before_anything_starts(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset), killed_after=4)
+    with pytest.raises(
+        ValueError, match=r"has done 4 steps, and 2 are asked for: set train\.teacher\.steps to 4 or more"
+    ):
+        prepare(tmp_path, "teacher", dataset, train_config(teacher=teacher_of(2, "constant")))
+    prepare(tmp_path, "teacher", dataset, train_config(teacher=teacher_of(4, "constant")))
+
+
 def test_more_steps_lengthen_a_finished_teacher(dataset: Path, teacher: StageJob) -> None:
     longer = train_config(teacher={**train_config().teacher.model_dump(), "steps": 7})
     job = prepare(teacher.folder.parent, "teacher", dataset, longer)
