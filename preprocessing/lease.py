@@ -6,8 +6,10 @@ reads its own name back. A lease is free when `MISSED_BEATS` are missed, or at o
 The clocks of two machines may differ by less than that.
 """
 
+import getpass
 import json
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -20,6 +22,11 @@ HEARTBEAT_S = 10.0
 """Time between two renewals."""
 MISSED_BEATS = 6
 """A lease without so many renewals is free."""
+
+
+def lease_owner() -> str:
+    """Who we are, for the driver that finds the place taken."""
+    return f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
 
 
 class LeaseTaken(Exception):

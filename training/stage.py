@@ -1,7 +1,7 @@
 """One training stage, from datasets to a model folder: what every rank runs, with or without a cluster.
 
 A stage's folder holds ``stage.json`` (what it was begun with), ``metrics.jsonl``, the checkpoints, ``videos/`` if there
-are any, and in the end ``model/`` and ``summary.json``.
+are any, and in the end ``model/`` and ``summary.json``. ``.lease`` names the driver that is at work there.
 """
 
 import logging

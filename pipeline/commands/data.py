@@ -257,9 +257,9 @@ def gc(
     as_json: options.Json = False,
 ) -> None:
     """Remove versions that are not kept, and the shards that only they name; current and pinned versions always stay."""
-    from pipeline.jobs.driver import lease_owner
     from preprocessing import verify as checks
     from preprocessing.dataset import Dataset
+    from preprocessing.lease import lease_owner
     from preprocessing.pins import pins, unpin
 
     opened = Dataset.open(dataset)

@@ -1,9 +1,6 @@
 """The one process that writes a dataset: hands out scans and encodes, decides, plans, commits."""
 
-import getpass
 import json
-import os
-import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +20,7 @@ from pipeline.tracking.tracked_run import Tracking
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, about_other_scans, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
+from preprocessing.lease import lease_owner
 from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
 from preprocessing.plan_rows import PLAN, shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
@@ -110,11 +108,6 @@ def _of(counts: Mapping[str, int]) -> str:
 
 def _in_brackets(names: Sequence[str]) -> str:
     return f" ({', '.join(names)})" if names else ""
-
-
-def lease_owner() -> str:
-    """Who we are, for the driver that finds the dataset taken."""
-    return f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One training stage with a Ray to run on and a tracked run to log to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from pipeline.jobs.train import run_training
 from pipeline.jobs.warning_log import OF_STAGE, kept_warnings
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import TrackedRun, Tracking
+from preprocessing.lease import LeaseTaken, lease_owner
+from preprocessing.storage import open_storage
 from training.config import StageName
-from training.run_folder import finished, prepare_job, warn_before_start
+from training.run_folder import check_job, finished, prepare_job, warn_before_start
 from training.stage import StageJob
 from training.types import StageSummary
 
@@ -31,9 +34,47 @@ def train_stage(
 
     Raises:
         ValueError: If a setting, a dataset or the model to begin from is wrong.
-        RuntimeError: If the workers failed too often.
+        RuntimeError: If the workers failed too often, or another driver trains this stage.
     """
     uris = absolute_uris(dataset_uris)
+    # nothing is written before the stage is known to be ours
+    job = check_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
+    summary = finished(job)
+    if summary is not None:
+        return summary
+    with _only_driver(job.folder):
+        return _train(recipe, uris=uris, run_dir=run_dir, stage=stage, init=init, address=address, tracking=tracking)
+
+
+@contextmanager
+def _only_driver(stage_folder: Path) -> Iterator[None]:
+    """The right to train a stage, for as long as the block lasts; it ends with the process, whatever ends that.
+
+    Raises:
+        RuntimeError: If another driver has it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_storage(str(stage_folder)).lease(lease_owner()))
+        except LeaseTaken as error:
+            raise RuntimeError(
+                f"{stage_folder} is being trained by another driver: {error.owner or 'unknown owner'}; wait for it, or stop it"
+                " and give this command again"
+            ) from None
+        yield
+
+
+def _train(
+    recipe: Recipe,
+    *,
+    uris: Sequence[str],
+    run_dir: Path,
+    stage: StageName,
+    init: Path | None,
+    address: str | None,
+    tracking: Tracking,
+) -> StageSummary:
+    """What is left of a stage, unless another driver has ended it meanwhile."""
     job = prepare_job(run_dir.resolve(), stage, model=recipe.model, train=recipe.train, dataset_uris=uris, init=init)
     summary = finished(job)
     if summary is not None:

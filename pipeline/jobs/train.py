@@ -71,7 +71,9 @@ def run_training(
     on_video: OnVideo = lambda _video, _scored: None,
     on_end: OnEnd = lambda _: None,
 ) -> StageSummary:
-    """Run one stage to its end; the same call goes on where an earlier one was stopped. Ray must be initialised.
+    """Run one stage to its end; the same call goes on where an earlier one was stopped.
+
+    Ray must be initialised, and no other driver may be at work on the stage (`pipeline.jobs.stage` sees to that).
 
     What the workers warn of is logged here, each warning once, as it comes.
 

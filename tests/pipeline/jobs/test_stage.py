@@ -1,0 +1,44 @@
+"""What a stage's driver does before and around the training itself."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Recipe, build_recipe
+from pipeline.jobs.stage import train_stage
+from pipeline.tracking.tracked_run import Tracking
+from preprocessing.storage import open_storage
+from tests.training.small_dataset import MODEL, make_dataset, train_config
+from training.types import StageSummary
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    train = train_config(2).model_dump(mode="json")
+    return build_recipe({"description": "test", "model": MODEL.model_dump(mode="json"), "train": train})
+
+
+def train(recipe: Recipe, dataset: Path, run: Path) -> StageSummary:
+    return train_stage(
+        recipe, dataset_uris=[str(dataset)], run_dir=run, stage="teacher", init=None, address=None,
+        tracking=Tracking(uri="none", line=None),
+    )  # fmt: skip
+
+
+def test_a_second_driver_of_a_stage_is_told_who_the_first_is_and_touches_nothing(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "data")
+    stage = tmp_path / "run" / "teacher"
+    with open_storage(str(stage)).lease("ann on host a, process 7"):
+        with pytest.raises(
+            RuntimeError, match=r"run/teacher is being trained .*: ann on host a, process 7; wait for it"
+        ):
+            train(recipe, dataset, tmp_path / "run")
+        assert [path.name for path in stage.iterdir()] == [".lease"]
+
+
+def test_a_stage_that_is_refused_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no dataset"):
+        train(recipe, tmp_path / "none", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
