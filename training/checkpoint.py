@@ -22,7 +22,7 @@ import xxhash
 from safetensors import SafetensorError
 
 from preprocessing.samples import CodecRecord
-from training.compatibility import is_base, refuse_other_model, refuse_other_run
+from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run
 from training.config import CheckpointConfig, ModelConfig
 from training.engine.base import Engine
 from training.engine.fragments import EMA, WEIGHT, StoredFragments, load_fragments, rank_file, save_fragments
@@ -238,8 +238,9 @@ def start_weights(
     """The model that a stage begins from, on the CPU in fp32: fresh weights, a base's, or a model folder's.
 
     Raises:
-        ValueError: If the folder's model has another size or reads another codec.
+        ValueError: If the folder is not there, or its model has another size or reads another codec.
     """
+    refuse_missing(init)
     if init is None:
         return build_model(config, codec, device="cpu", seed=seed)
     if is_base(init):

@@ -110,6 +110,18 @@ def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> N
         raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
 
 
+def refuse_missing(init: Path | None) -> None:
+    """Refuse to look for a folder to begin from anywhere but on this machine.
+
+    Raises:
+        ValueError: If it is not there.
+    """
+    if init is not None and not init.is_dir():
+        raise ValueError(
+            f"{init}, where the stage began, is not there: bring it back to this path, for all ranks to read"
+        )
+
+
 def is_base(init: Path) -> bool:
     """Whether a folder to begin from was trained by others; a model folder is a diffusers folder too."""
     return not (init / RECORD_FILE).is_file()

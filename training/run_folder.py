@@ -28,7 +28,7 @@ from training.checkpoint import (
     step_folder,
     stored_weights,
 )
-from training.compatibility import is_base, refuse_other_model, refuse_other_run
+from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments
 from training.held_out import validation_clips
@@ -76,10 +76,15 @@ def prepare_job(
             "datasets": [asdict(pinned) for pinned in job.datasets],
             "model": job.model.model_dump(mode="json"),
             "train": job.train.model_dump(mode="json"),
-            "init": None if job.init is None else str(job.init),
+            "init": None if job.init is None else str(_from_run(job.init, run_dir.resolve())),
         },
     )
     return job
+
+
+def _from_run(init: Path, run_dir: Path) -> Path:
+    """Relative to the run where it lies inside, so that a run may be moved."""
+    return init.relative_to(run_dir) if init.is_relative_to(run_dir) else init
 
 
 def check_job(
@@ -225,7 +230,7 @@ def stored_job(run_dir: Path, stage: StageName) -> StageJob:
         model=ModelConfig.model_validate(values["model"], strict=False),
         train=TrainConfig.model_validate(values["train"], strict=False),
         datasets=_datasets(values),
-        init=None if values["init"] is None else Path(values["init"]),
+        init=None if values["init"] is None else run_dir / values["init"],
         folder=folder,
     )
 
@@ -243,7 +248,7 @@ def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
         step: Optimizer steps done at the checkpoint; None takes the newest.
 
     Raises:
-        ValueError: If there is no such checkpoint, or `out` exists and is something else.
+        ValueError: If there is no such checkpoint, what the stage began from is gone, or `out` exists and is something else.
     """
     folder = check_export(run_dir, stage, out, weights=weights, step=step)
     job = stored_job(run_dir, stage)
@@ -260,6 +265,7 @@ def check_export(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
     """
     refuse_other_folder(out)
     job = stored_job(run_dir, stage)
+    refuse_missing(job.init)
     steps = complete_steps(job.checkpoints)
     wanted = step if step is not None else max(steps, default=0)
     if wanted not in steps:

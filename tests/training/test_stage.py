@@ -323,6 +323,25 @@ def test_a_finished_stage_is_exported_whatever_became_of_its_data(teacher: Stage
     assert read_record(tmp_path / "out") == read_record(teacher.model_folder)
 
 
+def test_a_direct_checkpoint_is_exported_from_a_run_that_was_moved(
+    dataset: Path, teacher: StageJob, tmp_path: Path
+) -> None:
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    shutil.copytree(teacher.folder, first / "teacher")
+    with pytest.raises(Killed):
+        run(prepare(first, "direct", dataset), killed_after=2)
+    first.rename(moved)
+    export_stage(moved, "direct", tmp_path / "out", weights="live", step=None)
+    shutil.rmtree(moved / "teacher")
+    with pytest.raises(ValueError, match=r"moved/teacher/model, where the stage began, is not there"):
+        check_export(moved, "direct", tmp_path / "out", weights="live", step=None)
+
+
+def test_a_folder_that_is_gone_is_looked_for_nowhere_else(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone, where the stage began, is not there"):
+        checkpoint.start_weights(MODEL, CODEC, init=tmp_path / "gone", seed=0)
+
+
 def test_a_stage_does_not_go_on_with_the_same_clips_in_another_codec(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(prepare(tmp_path, "teacher", dataset), killed_after=2)
