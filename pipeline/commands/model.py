@@ -184,7 +184,11 @@ def generate(
     seconds: Annotated[float | None, typer.Option("--seconds", help="Length of the video.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="FILE.mp4, or a folder for --prompts. Default: generated.mp4; generated."),
+        typer.Option(
+            "--out",
+            callback=options.disk_path,
+            help="FILE.mp4, or a folder for --prompts. Default: generated.mp4; generated.",
+        ),
     ] = None,
     recipe: options.Recipe = None,
     overrides: options.Set = None,

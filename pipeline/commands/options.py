@@ -9,9 +9,18 @@ from pipeline.tracking.uris import refuse_unknown_store
 from preprocessing.folders import refuse_file
 
 
+def disk_path(path: Path | None) -> Path | None:
+    """What an option gives that names a place on a disk; ValueError where it is a URI, which no folder is made of."""
+    scheme, is_uri, rest = str(path or "").partition(":/")  # of two slashes a path keeps one
+    if is_uri and scheme.isalnum():
+        raise ValueError(f"{scheme}://{rest} is a URI; expected a path on a disk: datasets alone may lie elsewhere")
+    return path
+
+
 def folder_path(path: Path | None) -> Path | None:
     """What an option gives that names a folder, there or not; ValueError where it is a file."""
     if path is not None:
+        disk_path(path)
         refuse_file(path)
     return path
 
@@ -19,6 +28,7 @@ def folder_path(path: Path | None) -> Path | None:
 def file_path(path: Path | None) -> Path | None:
     """What an option gives that names a file to write; ValueError where it cannot have a folder."""
     if path is not None:
+        disk_path(path)
         refuse_file(path.parent, holds=path.name)
     return path
 

@@ -117,6 +117,24 @@ def test_a_wrong_option_is_not_taken_for_a_name(words: tuple[str, ...]) -> None:
     assert "behind --" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--dataset", "{tmp}/d", "--run", "s3://bucket/here"),
+        ("train", "--dataset", "{tmp}/d", "--run", "s3://bucket/here", "--dry-run"),
+        ("export", "--run", "{tmp}/r", "--out", "s3://bucket/here"),
+        ("generate", "--model", "{tmp}/m", "--prompts", "{tmp}/p.jsonl", "--out", "s3://bucket/here"),
+        ("plan", "--dataset", "{tmp}/d", "--dry-run", "--sheet", "s3://bucket/here"),
+    ],
+)
+def test_no_folder_is_made_of_a_uri(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = longtake(*(word.format(tmp=tmp_path) for word in words))
+    assert done.status == WRONG
+    assert done.stderr.startswith("longtake: s3://bucket/here is a URI; expected a path on a disk")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("given", ["{tmp}/a_file", "{tmp}/a_file/below"])
 @pytest.mark.parametrize(
     "words",
