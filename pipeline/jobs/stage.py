@@ -130,23 +130,27 @@ class _Seen:
 
 
 def _log_start(run: TrackedRun, recipe: Recipe, job: StageJob) -> None:
-    settings = job.settings
-    run.log_params(
-        {
-            "preset": recipe.model.preset,
-            "rope_mode": recipe.model.rope_mode,
-            **{f"memory.{name}": value for name, value in recipe.model.memory.model_dump().items()},
-            **{f"engine.{name}": value for name, value in recipe.train.engine.model_dump().items()},
-            **{f"flow.{name}": value for name, value in recipe.train.flow.model_dump().items()},
-            **{name: value for name, value in settings.model_dump().items() if name != "optimizer"},
-            **{f"optimizer.{name}": value for name, value in settings.optimizer.model_dump().items()},
-            "seed": recipe.train.seed,
-        }
-    )
+    run.log_params(stage_params(recipe, job))
     for pinned in job.datasets:
         run.log_dataset(name=Path(pinned.uri).name, manifest_sha256=pinned.manifest, uri=pinned.uri)
     manifests = ",".join(pinned.manifest for pinned in job.datasets)
     run.set_tags({"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": manifests})
+
+
+def stage_params(recipe: Recipe, job: StageJob) -> dict[str, object]:
+    """The settings of a stage by the names that they have in MLflow."""
+    model, train, settings = recipe.model, recipe.train, job.settings
+    of_all_stages = {"seed", "ema_decay", "model_weights", "skip_nonfinite", "skip_broken"}
+    return {
+        "preset": model.preset,
+        "rope_mode": model.rope_mode,
+        **{f"memory.{name}": value for name, value in model.memory.model_dump().items()},
+        **{f"engine.{name}": value for name, value in train.engine.model_dump().items()},
+        **{f"flow.{name}": value for name, value in train.flow.model_dump().items()},
+        **settings.model_dump(exclude={"optimizer"}),
+        **{f"optimizer.{name}": value for name, value in settings.optimizer.model_dump().items()},
+        **train.model_dump(include=of_all_stages),
+    }
 
 
 def _log_end(run: TrackedRun, job: StageJob, summary: StageSummary) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Recipe, build_recipe
-from pipeline.jobs.stage import train_stage
+from pipeline.jobs.stage import stage_params, train_stage
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing.storage import open_storage
 from tests.training.small_dataset import MODEL, make_dataset, train_config
+from training.run_folder import check_job
 from training.types import StageSummary
 
 
@@ -36,6 +37,16 @@ def test_a_second_driver_of_a_stage_is_told_who_the_first_is_and_touches_nothing
         ):
             train(recipe, dataset, tmp_path / "run")
         assert [path.name for path in stage.iterdir()] == [".lease"]
+
+
+def test_all_that_a_stage_is_told_is_among_its_parameters(recipe: Recipe, tmp_path: Path) -> None:
+    dataset = [str(make_dataset(tmp_path / "data"))]
+    train = recipe.train.model_copy(update={"ema_decay": 0.9, "model_weights": "ema", "skip_broken": True})
+    job = check_job(tmp_path / "run", "teacher", model=MODEL, train=train, dataset_uris=dataset, init=None)
+    logged = stage_params(recipe.model_copy(update={"train": train}), job)
+    others = {"engine", "flow", "teacher", "direct", "stages", "checkpoint", "validation"}
+    assert train.model_dump(exclude=others).items() <= logged.items()
+    assert (logged["ema_decay"], logged["optimizer.learning_rate"]) == (0.9, 1e-3)
 
 
 def test_a_stage_that_is_refused_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
