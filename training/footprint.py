@@ -31,7 +31,10 @@ OUTSIDE_BLOCKS = 5
 """The same of embeddings, text refiner and head together."""
 
 UPDATE_BLOCK = {"fp32": 44, "bf16": 51}
-"""Numbers that a block each of Memorize and Squeeze keep for an update of psi, by memory token and feature."""
+"""Numbers that a block each of Memorize and Squeeze keep for an update of psi, by memory token and feature.
+
+Where activations are checkpointed an update as a whole is: of all its blocks only psi stays, 1 by token and feature.
+"""
 
 HEAD = 2
 """Numbers that the final norm and the output layer keep, by token of the segment and feature."""
@@ -219,7 +222,7 @@ class _Rank:
             if checkpointing
             else self._working(1, "gradients of a block")
         )
-        return (self._kept(checkpointing=checkpointing), working, *self._psi())
+        return (self._kept(checkpointing=checkpointing), working, *self._psi(checkpointing=checkpointing))
 
     @property
     def _tokens(self) -> int:
@@ -242,16 +245,24 @@ class _Rank:
         tokens = segment_tokens(self.config, self.codec, self.size_px).noise
         return self._activations("activations", HEAD, str(HEAD), tokens, inner_dim(self.config))
 
-    def _psi(self) -> tuple[Holding, ...]:
+    def _psi(self, *, checkpointing: bool) -> tuple[Holding, ...]:
         """Of psi_1 .. psi_n at the last segment of the longest clip, as far back as gradients reach."""
         memory = self.config.memory
         updates = min(self.num_segments - 1, self.train.teacher.memory_grad_steps or self.num_segments)
         if self.stage != "teacher" or not memory.enabled or not updates:
             return ()
+        update = memory.depth * UPDATE_BLOCK[self.train.engine.dtype]
+        how = f"{memory.depth} x {UPDATE_BLOCK[self.train.engine.dtype]}"
+        if not checkpointing:
+            return (self._of_psi("activations of psi", updates * update, f"{updates} updates x {how}"),)
+        return (
+            self._of_psi("activations of psi", updates, f"{updates} updates x 1"),
+            self._of_psi("one update of psi at work (computed again, with its gradients)", 2 * update, f"2 x {how}"),
+        )
+
+    def _of_psi(self, name: str, each: int, how: str) -> Holding:
         tokens = segment_tokens(self.config, self.codec, self.size_px).memory
-        block = UPDATE_BLOCK[self.train.engine.dtype]
-        how = f"{updates} updates x {memory.depth} x {block}"
-        return (self._activations("activations of psi", updates * memory.depth * block, how, tokens, memory.width),)
+        return self._activations(name, each, how, tokens, self.config.memory.width)
 
     def _activations(self, name: str, each: int, how: str, tokens: int, features: int) -> Holding:
         return Holding(

@@ -5,6 +5,8 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from preprocessing.samples import CodecRecord
 from training.config import EngineConfig, MemoryConfig, ModelConfig, TrainConfig
@@ -39,12 +41,36 @@ def saved_bytes(module: nn.Module, run: Callable[[], object]) -> int:
     return sum(tensor.untyped_storage().nbytes() for at, tensor in saved.items() if at not in weights)
 
 
+class Made(TorchDispatchMode):
+    """Inside, notes the floating-point tensors that are made and are no views of others, however they are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's signature
+        result = func(*args, **(kwargs or {}))
+        before = {StorageWeakRef(tensor.untyped_storage()) for tensor in args if isinstance(tensor, Tensor)}
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                storage = tensor.untyped_storage()
+                self.storages |= {ref: storage.nbytes() for ref in {StorageWeakRef(storage)} - before}
+        return result
+
+    def alive_bytes(self) -> int:
+        return sum(nbytes for storage, nbytes in self.storages.items() if not storage.expired())
+
+
 def planned(
-    config: ModelConfig, codec: CodecRecord, engine: EngineConfig, stage: Literal["teacher", "direct"] = "teacher"
+    config: ModelConfig,
+    codec: CodecRecord,
+    engine: EngineConfig,
+    stage: Literal["teacher", "direct"] = "teacher",
+    num_segments: int = 2,
 ) -> Footprint:
     parameters = count_parameters(config, codec, head_only=stage == "direct")
     train = TrainConfig(engine=engine)
-    return footprint(config, train, stage, parameters, codec=codec, size_px=SIZE_PX, num_segments=2)
+    return footprint(config, train, stage, parameters, codec=codec, size_px=SIZE_PX, num_segments=num_segments)
 
 
 def holding(footprint: Footprint, name: str) -> float:
@@ -87,6 +113,23 @@ def test_activations_of_psi_are_what_autograd_keeps(
     kept = saved_bytes(model, lambda: next_context(model, second, condition, latents))
     engine = EngineConfig(num_workers=1, dtype=dtype)
     assert holding(planned(MEMORY, codec, engine), "activations of psi") == pytest.approx(kept, rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_of_psi_s_updates_that_are_computed_again_only_psi_stays(
+    dtype: Literal["fp32", "bf16"], codec: CodecRecord, condition_of: Callable[[list[int]], Condition]
+) -> None:
+    model = build_model(MEMORY, codec, device="cpu", seed=0).to(DTYPES[dtype])
+    model.enable_gradient_checkpointing()
+    latents, condition = torch.zeros(1, 16, 9, 16, 16), condition_of([6])
+    context = next_context(model, first_context(latents[:, :, :1]), condition, latents)
+    with Made() as made:
+        for _ in range(3):
+            context = next_context(model, context, condition, latents)
+    engine = EngineConfig(num_workers=1, dtype=dtype, activation_checkpointing=True)
+    expected = holding(planned(MEMORY, codec, engine, num_segments=4), "activations of psi")
+    kept = made.alive_bytes() - context.history_BCTHW.untyped_storage().nbytes()
+    assert expected == pytest.approx(kept, rel=0.15)
 
 
 def test_zero_shares_what_its_stage_says_among_the_ranks(codec: CodecRecord) -> None:
