@@ -7,7 +7,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from preprocessing.process_folder import process_folder
 from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
-from training.engine.watchdog import watch
+from training.engine.watchdog import Pulse, watch
 from training.objectives.base import ObjectiveModule
 from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, run_stage
@@ -210,25 +210,21 @@ def _work(config: "dict[str, ray.ObjectRef[StageJob]]") -> None:
 
 def _train(job: StageJob, rank: int, num_ranks: int) -> None:
     _prepare_worker(job)
-    # imported after the environment is set: DeepSpeed looks at it when it is imported
-    from training.engine.zero import ZeroEngine
-
-    with ExitStack() as watching:
+    pulse, local = Pulse(), process_folder(LOCAL_CHECKPOINTS)
+    guard = watch(
+        pulse, job.folder / "heartbeats", rank=rank, num_ranks=num_ranks,
+        timeout_s=job.train.engine.step_timeout_s, on_hang=lambda message: _give_up(job, rank, message),
+    )  # fmt: skip
+    with guard:
+        # imported after the environment is set: DeepSpeed looks at it when it is imported
+        from training.engine.zero import ZeroEngine
 
         def make_engine(module: ObjectiveModule, optimizer: OptimizerConfig) -> Engine:
-            engine = ZeroEngine(module, job.train.engine, optimizer)
-            timeout_s = job.train.engine.step_timeout_s
-            guard = watch(
-                engine.pulse, job.folder / "heartbeats", rank=rank, num_ranks=num_ranks, timeout_s=timeout_s,
-                on_hang=lambda message: _give_up(job, rank, message),
-            )  # fmt: skip
-            watching.enter_context(guard)
-            return engine
+            return ZeroEngine(module, job.train.engine, optimizer, pulse)
 
         device = get_device() if job.train.engine.use_gpu else torch.device("cpu")
-        local = process_folder(LOCAL_CHECKPOINTS)
-        run_stage(job, make_engine, device=device, save=partial(_report_checkpoint, job, local))
-        shutil.rmtree(local, ignore_errors=True)
+        run_stage(job, make_engine, device=device, save=partial(_report_checkpoint, job, local, pulse))
+    shutil.rmtree(local, ignore_errors=True)
 
 
 def _give_up(job: StageJob, rank: int, message: str) -> None:
@@ -246,21 +242,24 @@ def _prepare_worker(job: StageJob) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
-def _report_checkpoint(job: StageJob, local: Path, engine: Engine, record: CheckpointRecord) -> None:
+def _report_checkpoint(job: StageJob, local: Path, pulse: Pulse, engine: Engine, record: CheckpointRecord) -> None:
     """Every rank hands its files to Ray, which copies them into one folder while the training goes on.
 
     The last checkpoint is waited for: the model folder is made from it. `local` holds what is not copied yet.
     """
     folder = Path(tempfile.mkdtemp(dir=local))
-    write_checkpoint(engine, folder, record)
+    # two meetings: where one rank hangs in its own files, the others are seen to wait for it in Ray's barrier
+    with pulse.meeting(writing=folder):
+        write_checkpoint(engine, folder, record)
     is_last = record.step == job.settings.steps
-    ray.train.report(
-        {"step": record.step},
-        checkpoint=Checkpoint.from_directory(str(folder)),
-        checkpoint_dir_name=step_folder(Path(), record.step).name,
-        checkpoint_upload_mode=CheckpointUploadMode.SYNC if is_last else CheckpointUploadMode.ASYNC,
-        delete_local_checkpoint_after_upload=True,
-    )
+    with pulse.meeting(writing=job.checkpoints):
+        ray.train.report(
+            {"step": record.step},
+            checkpoint=Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=step_folder(Path(), record.step).name,
+            checkpoint_upload_mode=CheckpointUploadMode.SYNC if is_last else CheckpointUploadMode.ASYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
     if is_last:
         engine.sum_over_ranks([0.0])  # the files of the other ranks are there as well
     if engine.rank == 0:

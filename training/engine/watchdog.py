@@ -2,40 +2,76 @@
 
 Ranks that lose step with each other do not fail: a collective operation waits, and a time-out of the process group was
 seen not to end it (gloo, torch 2.13). So every rank writes to a file how often it has met the others, and a thread of a
-rank that waits reads what all ranks wrote. No progress of anybody for the time-out ends it: never how long a step takes.
+rank that waits reads what all ranks wrote. No progress of anybody for the time-out ends it: never how long a step takes,
+nor how long a checkpoint is written, as long as its files grow. A disk that hangs and holds the heartbeats as well hangs
+this thread too.
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LOOKS = 10
 """Looks at the heartbeats within one time-out."""
 
 
-class Pulse:
-    """What an engine says of itself to the watchdog; read by another thread.
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What a rank has done by now; another beat is progress.
 
     Attributes:
-        meetings: Points that all ranks pass together at which this rank has arrived.
-        waiting: Whether it is at such a point.
+        meetings: Points that all ranks pass together at which it has arrived.
+        num_bytes: What it sees written, while it writes or waits for files.
+    """
+
+    meetings: int
+    num_bytes: int = 0
+
+
+NEVER = Beat(meetings=-1)
+"""Of a rank that has not written yet."""
+
+
+class Pulse:
+    """What a rank says of itself to the watchdog; read by another thread.
+
+    Attributes:
+        waiting: Whether it is at a point that all ranks pass together.
     """
 
     def __init__(self) -> None:
         """Has met nobody."""
-        self.meetings, self.waiting = 0, False
+        self.waiting = False
+        self._meetings = 0
+        self._writing: Path | None = None
 
     @contextmanager
-    def meeting(self) -> Iterator[None]:
-        """Around what all ranks must do together."""
-        self.meetings += 1
-        self.waiting = True
+    def meeting(self, *, writing: Path | None = None) -> Iterator[None]:
+        """Around what all ranks must do together; growth of the files in `writing` counts as progress inside."""
+        self._meetings, self._writing, self.waiting = self._meetings + 1, writing, True
         try:
             yield
         finally:
-            self.waiting = False
+            self._writing, self.waiting = None, False
+
+    def beat(self) -> Beat:
+        """What it has done by now."""
+        writing = self._writing
+        return Beat(meetings=self._meetings, num_bytes=0 if writing is None else bytes_in(writing))
+
+
+def bytes_in(folder: Path) -> int:
+    """Sizes of all files below a folder, in which others write, rename and remove."""
+    total = 0
+    for parent, _, names in os.walk(folder):  # passes over folders that vanish
+        for name in names:
+            with suppress(OSError):
+                total += Path(parent, name).stat().st_size
+    return total
 
 
 class Patience:
@@ -46,18 +82,18 @@ class Patience:
 
     def __init__(self) -> None:
         """Has seen nobody."""
-        self._seen: Mapping[int, int] = {}
+        self._seen: Mapping[int, Beat] = {}
         self._looks = 0
 
-    def runs_out(self, meetings: Mapping[int, int], *, waiting: bool) -> bool:
+    def runs_out(self, beats: Mapping[int, Beat], *, waiting: bool) -> bool:
         """Take one more look.
 
         Args:
-            meetings: How often each rank has met the others by now.
+            beats: What each rank has done by now.
             waiting: Whether this rank is waiting for them.
         """
-        if meetings != self._seen or not waiting:
-            self._seen, self._looks = meetings, 0
+        if beats != self._seen or not waiting:
+            self._seen, self._looks = beats, 0
         else:
             self._looks += 1
         return self._looks > LOOKS
@@ -74,7 +110,7 @@ def watch(
     """Inside, a thread watches over this rank.
 
     Args:
-        pulse: Of this rank's engine.
+        pulse: Of this rank.
         folder: For the heartbeats, on a disk that all ranks share.
         rank: This rank.
         num_ranks: All ranks.
@@ -82,7 +118,7 @@ def watch(
         on_hang: Called once, in the thread, with a message that names the ranks that did not come.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _beat(folder, rank, 0)  # an earlier run may have left another number
+    _write(folder, rank, pulse.beat())  # an earlier run may have left another one
     stop = threading.Event()
     arguments = (pulse, folder, rank, num_ranks, timeout_s, on_hang, stop)
     thread = threading.Thread(target=_watch, args=arguments, name="watchdog", daemon=True)
@@ -100,25 +136,24 @@ def _watch(
     patience = Patience()
     while not stop.wait(timeout_s / LOOKS):
         with suppress(OSError):  # a full disk ends the run elsewhere, with its own message
-            _beat(folder, rank, pulse.meetings)
-        meetings = {other: _meetings(folder, other) for other in range(num_ranks)}
-        if patience.runs_out(meetings, waiting=pulse.waiting):
-            on_hang(hang_message(meetings, timeout_s))
+            _write(folder, rank, pulse.beat())
+        beats = {other: _read(folder, other) for other in range(num_ranks)}
+        if patience.runs_out(beats, waiting=pulse.waiting):
+            on_hang(hang_message({other: beat.meetings for other, beat in beats.items()}, timeout_s))
             return
 
 
-def _beat(folder: Path, rank: int, meetings: int) -> None:
+def _write(folder: Path, rank: int, beat: Beat) -> None:
     temporary = folder / f".rank-{rank:05}.tmp"
-    temporary.write_text(json.dumps({"meetings": meetings}))
+    temporary.write_text(json.dumps(asdict(beat)))
     temporary.replace(_heartbeat(folder, rank))
 
 
-def _meetings(folder: Path, rank: int) -> int:
-    """-1 for a rank that has not written yet."""
+def _read(folder: Path, rank: int) -> Beat:
     try:
-        return json.loads(_heartbeat(folder, rank).read_text())["meetings"]
+        return Beat(**json.loads(_heartbeat(folder, rank).read_text()))
     except FileNotFoundError:
-        return -1
+        return NEVER
 
 
 def _heartbeat(folder: Path, rank: int) -> Path:
@@ -130,7 +165,10 @@ def hang_message(meetings: Mapping[int, int], timeout_s: float) -> str:
     last = max(meetings.values())
     missing = [rank for rank, count in meetings.items() if count < last]
     if not missing:
-        return f"all ranks wait for each other, and none made progress for {timeout_s:g} s: the network between them is cut"
+        return (
+            f"all ranks wait for each other, and none made progress for {timeout_s:g} s (train.engine.step_timeout_s): the"
+            " network between them is cut, or the disk that they write to does not answer"
+        )
     waiting = [rank for rank, count in meetings.items() if count == last]
     return (
         f"{_ranks(missing)} did not come to where {_ranks(waiting)} {'waits' if len(waiting) == 1 else 'wait'}: no progress"

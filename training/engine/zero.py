@@ -56,19 +56,21 @@ def refuse_unsafe(zero_stage: int, backwards_per_rank: Sequence[int]) -> None:
 class ZeroEngine:
     """A DeepSpeed engine behind our protocol."""
 
-    def __init__(self, module: ObjectiveModule, engine: EngineConfig, optimizer: OptimizerConfig) -> None:
-        """Wraps the module; torch.distributed must have been initialised.
+    def __init__(self, module: ObjectiveModule, engine: EngineConfig, optimizer: OptimizerConfig, pulse: Pulse) -> None:
+        """Wraps the module, all ranks together; torch.distributed must have been initialised.
 
         Args:
             module: Model and objectives, on this rank's device.
             engine: ZeRO stage and dtype.
             optimizer: AdamW and clipping.
+            pulse: Is told where this rank waits for the others, here already.
         """
         self._zero_stage: Literal[0, 1, 2, 3] = engine.zero_stage
         self._module = module
-        self._engine = _initialize(module, engine, optimizer)
+        self._pulse = pulse
+        with pulse.meeting():
+            self._engine = _initialize(module, engine, optimizer)
         self._backwards_left = 0
-        self.pulse = Pulse()
         self._begin_moments()
 
     def _begin_moments(self) -> None:
@@ -103,7 +105,7 @@ class ZeroEngine:
 
     def forward(self, objective: Objective, task: SegmentTask) -> StepOutput:
         """One segment."""
-        with self.pulse.meeting() if self.forwards_must_match else nullcontext():
+        with self._pulse.meeting() if self.forwards_must_match else nullcontext():
             return self._engine(objective, task)[1]
 
     def backward(self, loss: Tensor) -> None:
@@ -112,7 +114,7 @@ class ZeroEngine:
         is_last = self._backwards_left == 0
         if self._zero_stage == 0:
             self._engine.set_gradient_accumulation_boundary(is_last)
-        with self.pulse.meeting() if is_last or self.forwards_must_match else nullcontext():
+        with self._pulse.meeting() if is_last or self.forwards_must_match else nullcontext():
             self._engine.backward(loss * self.num_ranks, scale_wrt_gas=False)
 
     @contextmanager
@@ -132,13 +134,13 @@ class ZeroEngine:
         with ExitStack() as stack:
             stack.enter_context(self._engine.coalesce_grad_reduction())
             yield
-            with self.pulse.meeting():
+            with self._pulse.meeting():
                 stack.close()
 
     def step(self, rates: LearningRates) -> StepStats:
         """Clip and update, all ranks together."""
         set_learning_rates(self._engine.optimizer.param_groups, rates)
-        with self.pulse.meeting():
+        with self._pulse.meeting():
             applied = self._take_step()
         norm = self._engine.get_global_grad_norm()
         return StepStats(grad_norm=None if norm is None else float(norm), applied=applied)
@@ -163,7 +165,7 @@ class ZeroEngine:
     def sum_over_ranks(self, values: Sequence[float]) -> list[float]:
         """One all-reduce, in double precision."""
         total = torch.tensor(values, device=self.device, dtype=torch.float64)
-        with self.pulse.meeting():
+        with self._pulse.meeting():
             dist.all_reduce(total)
             return total.tolist()
 
@@ -189,7 +191,7 @@ class ZeroEngine:
     def publish(self) -> None:
         """Gather the partitions."""
         if self._zero_stage > 0:
-            with self.pulse.meeting():
+            with self._pulse.meeting():
                 publish_partitions(self._engine.optimizer, self._zero_stage)
 
 

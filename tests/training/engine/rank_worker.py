@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,7 +32,7 @@ from training.config import (
 from training.engine.base import Engine, LearningRates, freeze_all_but_head, part_of
 from training.engine.ema import Ema
 from training.engine.fragments import StoredFragments, load_fragments
-from training.engine.watchdog import watch
+from training.engine.watchdog import Pulse, watch
 from training.engine.zero import ZeroEngine
 from training.loop import StageSettings, train_step
 from training.loss_table import LossTable
@@ -155,13 +155,14 @@ class Case:
     zero_stage: int
     settings: Mapping[str, object]
     folder: Path
+    pulse: Pulse = field(default_factory=Pulse)
 
     def engine(self) -> tuple[ZeroEngine, ObjectiveModule]:
         wrapped = module(self.plan)
         config = EngineConfig.model_validate(
             {"num_workers": dist.get_world_size(), "zero_stage": self.zero_stage, **self.settings}
         )
-        return ZeroEngine(wrapped, config, optimizer()), wrapped
+        return ZeroEngine(wrapped, config, optimizer(), self.pulse), wrapped
 
     def steps(self) -> list[GlobalStep]:
         return PLANS[self.plan]()
@@ -191,12 +192,12 @@ def full_gradient(parameter: nn.Parameter, zero_stage: int) -> Tensor:
 def gradients_case(case: Case) -> dict[str, object]:
     """Gradients of every step as a file each; the optimizer steps in between."""
     engine, wrapped = case.engine()
-    losses = []
+    met, losses = case.pulse.beat().meetings, []
     for step in case.steps():
         losses.append(case.accumulate(engine, step))
         case.keep_gradients(engine, wrapped, str(step.step))
         engine.step(RATES)
-    return {"losses": losses}
+    return {"losses": losses, "met_at_start": met}
 
 
 def average_case(case: Case) -> dict[str, object]:
@@ -345,7 +346,7 @@ def hang_case(case: Case) -> dict[str, object]:
     engine, _ = case.engine()
     note = case.folder / f"hang-{engine.rank}"
     guard = watch(
-        engine.pulse, case.folder / "heartbeats", rank=engine.rank, num_ranks=engine.num_ranks, timeout_s=3.0,
+        case.pulse, case.folder / "heartbeats", rank=engine.rank, num_ranks=engine.num_ranks, timeout_s=3.0,
         on_hang=lambda message: (note.write_text(message), os._exit(HANG_EXIT_CODE)),
     )  # fmt: skip
     with guard:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.engine.watchdog import LOOKS, Patience, Pulse, hang_message, watch
+from training.engine.watchdog import LOOKS, Beat, Patience, Pulse, hang_message, watch
 
 
 def watched(pulse: Pulse, folder: Path, heard: list[str], hung: threading.Event, rank: int = 0):  # noqa: ANN201
@@ -12,6 +12,12 @@ def watched(pulse: Pulse, folder: Path, heard: list[str], hung: threading.Event,
         hung.set()
 
     return watch(pulse, folder, rank=rank, num_ranks=2, timeout_s=0.2, on_hang=on_hang)
+
+
+def beats(*meetings: int, num_bytes: int = 0) -> dict[int, Beat]:
+    """Of each rank; the last one writes."""
+    written = [0] * (len(meetings) - 1) + [num_bytes]
+    return {rank: Beat(meetings=m, num_bytes=n) for rank, (m, n) in enumerate(zip(meetings, written, strict=True))}
 
 
 def test_a_rank_that_waits_in_vain_names_who_did_not_come(tmp_path: Path) -> None:
@@ -29,20 +35,37 @@ def test_a_rank_that_computes_for_long_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_rank_that_waits_for_one_that_makes_progress_is_left_alone() -> None:
     patience = Patience()
-    looks = [{0: 1, 1: step} for step in range(5) for _ in range(LOOKS)]
-    assert not any(patience.runs_out(meetings, waiting=True) for meetings in looks)
+    looks = [beats(1, step) for step in range(5) for _ in range(LOOKS)]
+    assert not any(patience.runs_out(look, waiting=True) for look in looks)
+
+
+def test_a_rank_that_waits_while_another_writes_is_left_alone() -> None:
+    patience = Patience()
+    looks = [beats(2, 1, num_bytes=written) for written in range(5) for _ in range(LOOKS)]
+    assert not any(patience.runs_out(look, waiting=True) for look in looks)
+
+
+def test_files_that_grow_are_progress_while_a_rank_writes_and_not_after(tmp_path: Path) -> None:
+    pulse = Pulse()
+    with pulse.meeting(writing=tmp_path):
+        (tmp_path / "a").write_bytes(b"12")
+        assert pulse.beat() == Beat(meetings=1, num_bytes=2)
+        (tmp_path / "below").mkdir()
+        (tmp_path / "below" / "b").write_bytes(b"345")
+        assert pulse.beat() == Beat(meetings=1, num_bytes=5)
+    assert pulse.beat() == Beat(meetings=1)
 
 
 def test_patience_runs_out_after_a_time_out_of_looks_without_progress() -> None:
     patience = Patience()
-    looks = [patience.runs_out({0: 1, 1: 0}, waiting=True) for _ in range(LOOKS + 2)]
+    looks = [patience.runs_out(beats(1, 0), waiting=True) for _ in range(LOOKS + 2)]
     assert looks == [False] * (LOOKS + 1) + [True]
 
 
 def test_what_was_waited_before_does_not_count() -> None:
     patience = Patience()
     waiting = [True] * LOOKS + [False] + [True] * LOOKS
-    assert not any(patience.runs_out({0: 1, 1: 0}, waiting=now) for now in waiting)
+    assert not any(patience.runs_out(beats(1, 0), waiting=now) for now in waiting)
 
 
 def test_a_rank_that_never_wrote_did_not_come_either(tmp_path: Path) -> None:

@@ -152,6 +152,14 @@ def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+def test_ranks_that_build_their_engines_wait_for_each_other_under_watch(
+    results: Mapping[str, Mapping[str, object]], zero_stage: int
+) -> None:
+    assert results[f"gradients teacher {zero_stage}"]["met_at_start"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan", "zero_stage"), REFUSED)
 def test_zero_3_with_unequal_numbers_of_segments_is_refused_on_every_rank(
     results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
