@@ -138,13 +138,16 @@ class TrainingData:
 
     Attributes:
         train: Clips to train on.
-        held_out: Clips of the evaluation split.
+        held_out: Clips of the evaluation split of any dataset.
+        num_withheld: Clips of a training split that are not trained on, because another dataset holds out the same clip or
+            another of its group.
         codec: Who wrote the latents.
         fps: Frames a second of the clips.
     """
 
     train: tuple[ClipRow, ...]
     held_out: tuple[ClipRow, ...]
+    num_withheld: int
     codec: CodecRecord
     fps: float
 
@@ -212,22 +215,49 @@ def open_data(datasets: Sequence[PinnedDataset]) -> TrainingData:
         ValueError: If the datasets were encoded in different ways or rates, or hold nothing to train on.
     """
     tables = {pinned.uri: Dataset.open(pinned.uri).load_manifest(pinned.manifest).table for pinned in datasets}
-    rows = {split: tuple(_rows(tables, split)) for split in Split}
-    if not rows[Split.TRAIN]:
+    held_out = _of_split(tables, Split.EVAL)
+    train = _held_out_nowhere(_of_split(tables, Split.TRAIN), held_out)
+    num_withheld = _num_rows(_of_split(tables, Split.TRAIN)) - _num_rows(train)
+    if not _num_rows(train):
+        elsewhere = f" ({num_withheld} are held out by another of them)" if num_withheld else ""
         raise ValueError(
-            f"no clip to train on in {', '.join(tables)}: preprocess more videos, or loosen the recipe's `decide`"
+            f"no clip to train on in {', '.join(tables)}{elsewhere}: preprocess more videos, or loosen the recipe's `decide`"
         )
     rates = sorted({float(rate) for table in tables.values() for rate in table["fps"].to_pylist() if rate is not None})
     if len(rates) > 1:
         raise ValueError(f"clips of {rates} frames a second: one model has one rate")
-    return TrainingData(train=rows[Split.TRAIN], held_out=rows[Split.EVAL], codec=_one_codec(tables), fps=rates[0])
+    return TrainingData(
+        train=tuple(_rows(train)),
+        held_out=tuple(_rows(held_out)),
+        num_withheld=num_withheld,
+        codec=_one_codec(tables),
+        fps=rates[0],
+    )
 
 
-def _rows(tables: Mapping[str, pa.Table], split: Split) -> Iterator[ClipRow]:
+def _of_split(tables: Mapping[str, pa.Table], split: Split) -> dict[str, pa.Table]:
+    return {uri: table.filter(pc.field("split") == str(split)) for uri, table in tables.items()}
+
+
+def _held_out_nowhere(train: Mapping[str, pa.Table], held_out: Mapping[str, pa.Table]) -> Mapping[str, pa.Table]:
+    """Without clips that any dataset holds out, themselves or their group: each drew its split for itself."""
+    for column in ("clip_id", "group_id"):
+        known = {value for table in held_out.values() for value in table[column].to_pylist()}
+        values = pa.array(sorted(known), pa.string())
+        train = {
+            uri: table.filter(pc.invert(pc.is_in(table[column], value_set=values))) for uri, table in train.items()
+        }
+    return train
+
+
+def _num_rows(tables: Mapping[str, pa.Table]) -> int:
+    return sum(table.num_rows for table in tables.values())
+
+
+def _rows(tables: Mapping[str, pa.Table]) -> Iterator[ClipRow]:
     columns = ["clip_id", "shard", "num_segments", "height_px", "width_px"]
     for uri, table in tables.items():
-        wanted = table.filter(pc.field("split") == str(split)).select(columns)
-        yield from (ClipRow(dataset=uri, **row) for row in wanted.to_pylist())
+        yield from (ClipRow(dataset=uri, **row) for row in table.select(columns).to_pylist())
 
 
 def _one_codec(tables: Mapping[str, pa.Table]) -> CodecRecord:

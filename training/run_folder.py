@@ -171,6 +171,16 @@ def warn_before_start(job: StageJob) -> None:
         )
 
 
+def warn_if_clips_are_withheld(job: StageJob) -> None:
+    """Says before a stage starts that its datasets disagree about what may be trained on."""
+    num_withheld = open_data(job.datasets).num_withheld
+    if num_withheld:
+        logger.warning(
+            "the %s stage leaves out %d clips: another of its datasets holds out the same clip or another of its group",
+            job.stage, num_withheld,
+        )  # fmt: skip
+
+
 def _record(job: StageJob) -> CheckpointRecord:
     return checkpoint_record(job, open_data(job.datasets), base_sha256=_base(job.init))
 
@@ -318,6 +328,7 @@ def summarize(job: StageJob) -> StageSummary:
         steps=job.settings.steps,
         num_clips=len(data.train),
         num_unused_clips=len(unused_clips(data.train, steps)),
+        num_withheld_clips=data.num_withheld,
         num_validation_clips=len(validation_clips(data.held_out, job.train)),
         at_start=metrics.get(0, {}),
         at_end=metrics[job.settings.steps],

@@ -278,7 +278,7 @@ class StageSummary:
 
     Attributes:
         steps: Optimizer steps.
-        num_clips: Clips of the training split.
+        num_clips: Clips of the training split, less `num_withheld_clips`.
         num_unused_clips: Of these, clips that no step used.
         num_validation_clips: Held-out clips behind the validation losses, less `val_broken_samples`; without any there are
             no such losses.
@@ -290,6 +290,7 @@ class StageSummary:
             it came; without `train.skip_broken` there are none.
         num_skipped_steps: Steps that were left out, because a loss or gradient was not finite or none of their clips could be
             read; without `train.skip_nonfinite` and `train.skip_broken` there are none.
+        num_withheld_clips: Clips of a training split that another dataset holds out, themselves or their group.
     """
 
     stage: str
@@ -303,6 +304,7 @@ class StageSummary:
     weights_sha256: str
     num_broken_samples: int = 0
     num_skipped_steps: int = 0
+    num_withheld_clips: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

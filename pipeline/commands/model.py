@@ -123,10 +123,17 @@ def summary_lines(summary: "StageSummary", run: Path) -> list[str]:
     names = sorted(summary.at_end.keys() & summary.at_start.keys())
     return [
         f"{summary.stage}: {summary.steps} steps on {summary.num_clips} clips ({summary.num_unused_clips} never used)",
+        *_withheld_line(summary),
         *_left_out_lines(summary),
         *(f"{name}: {summary.at_start[name]:.4f} before, {summary.at_end[name]:.4f} after" for name in names),
         f"model: {run / summary.stage / 'model'}",
     ]
+
+
+def _withheld_line(summary: "StageSummary") -> list[str]:
+    if not summary.num_withheld_clips:
+        return []
+    return [f"{summary.num_withheld_clips} clips were left out: another dataset holds them or their group out"]
 
 
 def _left_out_lines(summary: "StageSummary") -> list[str]:

@@ -82,6 +82,7 @@ class StagePreview:
     """What a stage would do with given data.
 
     Attributes:
+        num_withheld: Clips of a training split that another dataset holds out, themselves or their group.
         init: Model folder that it begins from, there or made by the stage before; None for fresh weights.
         finished: Whether it has ended already.
     """
@@ -89,6 +90,7 @@ class StagePreview:
     cost: StageCost
     num_clips: int
     num_held_out: int
+    num_withheld: int
     init: str | None
     finished: bool
 
@@ -101,6 +103,7 @@ class StagePreview:
         return [
             *self.cost.lines(),
             f"clips: {self.num_clips} to train on, {self.num_held_out} held out",
+            *([f"left out, as another dataset holds them out: {self.num_withheld} clips"] if self.num_withheld else []),
             f"begins from: {self.init or 'fresh weights'}",
             *(["has ended already"] if self.finished else []),
         ]
@@ -152,6 +155,7 @@ def _preview(recipe: Recipe, job: StageJob, gpu_memory_gb: float | None) -> Stag
         cost=stage_cost(recipe, job.stage, _material(data), gpu_memory_gb),
         num_clips=len(data.train),
         num_held_out=len(data.held_out),
+        num_withheld=data.num_withheld,
         init=None if job.init is None else str(job.init),
         finished=finished(job) is not None,
     )

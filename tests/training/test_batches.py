@@ -1,12 +1,17 @@
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from preprocessing.dataset import Dataset
 from preprocessing.members import StoredSample, from_bfloat16, to_bfloat16
-from training.batches import clip_batch, prefetch, step_batches
+from tests.training.small_dataset import make_dataset
+from training.batches import TrainingData, clip_batch, current_versions, open_data, prefetch, step_batches
+from training.order import plan_hash
 from training.types import ClipRow, GlobalStep
 
 CPU = torch.device("cpu")
@@ -102,3 +107,43 @@ def test_prefetching_is_bounded_and_stops_with_its_consumer() -> None:
     ahead.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert len(made) <= 5
     assert all(thread.name != "prefetch" for thread in threading.enumerate())
+
+
+def opened(*folders: Path) -> TrainingData:
+    return open_data(current_versions([str(folder) for folder in folders]))
+
+
+def regroup(folder: Path, clip_id: str, group_id: str) -> None:
+    """As if the clip came from another video."""
+    dataset = Dataset.open(str(folder))
+    table = dataset.load_manifest(None).table
+    rows = [{**row, "group_id": group_id if row["clip_id"] == clip_id else "own"} for row in table.to_pylist()]
+    dataset.write_manifest(pa.Table.from_pylist(rows, schema=table.schema))
+
+
+def test_a_clip_that_one_dataset_holds_out_is_trained_on_in_none(tmp_path: Path) -> None:
+    held_out = make_dataset(tmp_path / "x", train=(1, 2), held_out=(2,))  # clip02
+    trained = make_dataset(tmp_path / "y", train=(1, 2, 2), held_out=())  # clip00 .. clip02
+    data = opened(held_out, trained)
+    assert [row.clip_id for row in data.held_out] == ["clip02"]
+    assert sorted(row.clip_id for row in data.train) == ["clip00", "clip00", "clip01", "clip01"]
+    assert data.num_withheld == 1
+    assert plan_hash(data.train) == plan_hash(opened(trained, held_out).train)
+    assert opened(trained).num_withheld == 0
+
+
+def test_a_clip_of_a_group_that_one_dataset_holds_out_is_trained_on_in_none(tmp_path: Path) -> None:
+    held_out = make_dataset(tmp_path / "x", train=(1,), held_out=(2,))  # clip01
+    trained = make_dataset(tmp_path / "y", train=(1, 2, 2), held_out=())
+    regroup(held_out, "clip01", "a video")
+    regroup(trained, "clip02", "a video")
+    data = opened(held_out, trained)
+    assert [(row.clip_id, Path(row.dataset).name) for row in data.train] == [("clip00", "x"), ("clip00", "y")]
+    assert data.num_withheld == 2  # clip01 itself, and clip02 of its group
+
+
+def test_datasets_that_hold_all_of_each_other_s_clips_out_leave_nothing_to_train_on(tmp_path: Path) -> None:
+    held_out = make_dataset(tmp_path / "x", train=(), held_out=(1, 1))
+    trained = make_dataset(tmp_path / "y", train=(1, 1), held_out=())
+    with pytest.raises(ValueError, match="2 are held out by another of them"):
+        opened(held_out, trained)
