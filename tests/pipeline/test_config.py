@@ -100,6 +100,8 @@ def test_the_paper_s_numbers_stand_in_its_recipe() -> None:
     assert all(min(size) in (480, 640) for size in recipe.encode.sizes_px)  # 4.3: 480p
     assert train.teacher.optimizer.learning_rate == train.direct.optimizer.learning_rate == 1e-5  # 4.1
     assert train.teacher.global_batch == train.direct.global_batch == train.engine.num_workers  # 4.1: one a GPU
+    assert train.teacher.steps * train.teacher.global_batch == 8 * 16_000  # 4.1: clips; the passes are ours
+    assert train.direct.steps * train.direct.global_batch == 16_000
     assert train.direct.curriculum[0] == 1  # A.2: "videos containing a single clip"
     assert list(train.direct.curriculum) == sorted(train.direct.curriculum)  # A.2: "progressively increase"
     assert recipe.model.preset == "framepack_f1"  # 4.1

@@ -53,6 +53,12 @@ def test_the_whole_method_is_structure_a_with_guidance_and_two_stages() -> None:
         assert recipe.train.direct.student.num_inference_steps == 5  # 4.3
 
 
+@pytest.mark.parametrize("name", ["framepack_f1_480p", *ROWS])
+def test_a_fresh_memory_on_trained_weights_learns_alone_first(name: str) -> None:
+    teacher = load_recipe(name).train.teacher
+    assert 0 < teacher.memory_warmup_steps < teacher.steps / 10  # ours; without a memory it counts for nothing
+
+
 def test_one_stage_goes_from_teacher_to_direct_over_as_many_steps_as_the_teacher_has() -> None:
     recipe = load_recipe("single_stage_small").train
     assert recipe.stages == ("direct",)
