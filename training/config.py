@@ -114,6 +114,9 @@ class EngineConfig(Settings):
     """Ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What is partitioned: 0 nothing, 1 optimizer states, 2 gradients as well, 3 parameters as well."""
+    persistence_threshold: Annotated[int, Field(ge=0)] = 100_000
+    """ZeRO-3 leaves parameters of up to so many elements whole on every rank instead of gathering them at every use (the
+    default is DeepSpeed's); 0 partitions all."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Type of weights and activations."""
     use_gpu: bool = False

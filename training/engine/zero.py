@@ -209,6 +209,8 @@ def _initialize(module: ObjectiveModule, engine: EngineConfig, optimizer: Optimi
 def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig) -> dict[str, object]:
     # the buffer that gradients are copied to keeps a GPU's memory in one piece; on a CPU it is a fifth of a step
     zero: dict[str, object] = {"stage": engine.zero_stage, "contiguous_gradients": engine.use_gpu}
+    if engine.zero_stage == 3:
+        zero["stage3_param_persistence_threshold"] = engine.persistence_threshold
     if engine.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": engine.use_gpu}
     return {

@@ -3,6 +3,7 @@
 A case is (kind, plan, ZeRO stage, engine settings); each leaves results under its name, and files in a folder of it.
 """
 
+import gc
 import json
 import os
 import sys
@@ -33,7 +34,7 @@ from training.engine.base import Engine, LearningRates, freeze_all_but_head, par
 from training.engine.ema import Ema
 from training.engine.fragments import StoredFragments, load_fragments
 from training.engine.watchdog import Pulse, watch
-from training.engine.zero import ZeroEngine
+from training.engine.zero import ZeroEngine, _import_deepspeed
 from training.loop import StageSettings, train_step
 from training.loss_table import LossTable
 from training.model.presets import build_model
@@ -160,7 +161,12 @@ class Case:
     def engine(self) -> tuple[ZeroEngine, ObjectiveModule]:
         wrapped = module(self.plan)
         config = EngineConfig.model_validate(
-            {"num_workers": dist.get_world_size(), "zero_stage": self.zero_stage, **self.settings}
+            {
+                "num_workers": dist.get_world_size(),
+                "zero_stage": self.zero_stage,
+                "persistence_threshold": 0,  # else ZeRO-3 would leave all parameters of so small a model whole
+                **self.settings,
+            }
         )
         return ZeroEngine(wrapped, config, optimizer(), self.pulse), wrapped
 
@@ -197,7 +203,8 @@ def gradients_case(case: Case) -> dict[str, object]:
         losses.append(case.accumulate(engine, step))
         case.keep_gradients(engine, wrapped, str(step.step))
         engine.step(RATES)
-    return {"losses": losses, "met_at_start": met}
+    whole = sum(parameter.numel() > 0 for parameter in wrapped.parameters())
+    return {"losses": losses, "whole": whole, "met_at_start": met}
 
 
 def average_case(case: Case) -> dict[str, object]:
@@ -385,6 +392,8 @@ def main(rank: int, num_ranks: int, port: int, out: Path, cases: Mapping[str, tu
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(num_ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     dist.init_process_group("gloo")
+    _import_deepspeed()
+    gc.freeze()  # ZeRO-3 collects garbage with each engine: half a second where all that was imported is looked through
     results = {name: run_case(*case, out / name) for name, case in cases.items()}
     (out / f"results-{rank}.json").write_text(json.dumps(results))
     dist.destroy_process_group()

@@ -152,6 +152,15 @@ def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("plan", ["teacher", "even"])
+def test_zero_3_holds_no_parameter_whole_between_its_steps(
+    results: Mapping[str, Mapping[str, object]], plan: str
+) -> None:
+    assert results[f"gradients {plan} 3"]["whole"] == 0
+    assert results[f"gradients {plan} 2"]["whole"] != 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", ZERO_STAGES)
 def test_ranks_that_build_their_engines_wait_for_each_other_under_watch(
     results: Mapping[str, Mapping[str, object]], zero_stage: int
