@@ -23,6 +23,8 @@ from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip
 from preprocessing.video_io.write import Mp4Writer
 
+KEEP_PANS = DecideConfig(min_rest_motion=0.0)
+"""The films here are pans over a still texture."""
 SETTINGS = ScanSettings(scan=ScanConfig(), transitions=TransitionsConfig(), motion=MotionConfig())
 CAPTION = 'Long, with "quotes",\nand lines.'
 
@@ -60,7 +62,7 @@ def clips_of(table: Path, dataset: Path, worker: IsolatedWorker) -> tuple[Ledger
     listing = find_sources([str(table)], config, limit=None)
     downloads = Downloads()
     ledger.append_scans([scan_input(source, SETTINGS, worker, downloads) for source in listing.sources], "f")
-    found = decided_clips(ledger.iterate_scans(None), ClipsConfig(), DecideConfig(), eval_percent=config.eval_percent)
+    found = decided_clips(ledger.iterate_scans(None), ClipsConfig(), KEEP_PANS, eval_percent=config.eval_percent)
     ledger.append_clips(found, ledger.undecided_sources("f"), fingerprint="f")
     kept = planned_clips(kept_clips(ledger.sources(), ledger.clips(), [(64, 64)], eval_percent=config.eval_percent))
     return ledger, sorted(kept, key=lambda c: (c.uri, c.start_frame))
