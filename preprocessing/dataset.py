@@ -275,7 +275,8 @@ def inspect_table(dataset: Dataset, name: str) -> pa.Table:
         case "clips":
             return _with_uri(dataset, dataset.ledger.clips()).sort_by(ascending("uri", "shot_index", "clip_index"))
         case "samples":
-            return MANIFEST.empty_table() if dataset.record().manifest is None else dataset.load_manifest(None).table
+            samples = samples_table(dataset)
+            return samples.append_column("extra", _of_source(dataset, samples, "extra"))
         case "shards":
             return _shards_table(dataset)
     raise ValueError(f"there is no table {name}; expected one of {', '.join(TABLES)}")
@@ -285,13 +286,23 @@ def _sources_table(dataset: Dataset) -> pa.Table:
     sources = dataset.ledger.sources()
     behind = sources.schema.get_field_index("decoder") + 1
     shown = sources.add_column(behind, "transfer", transfers(sources))
-    return shown.drop_columns(["location", "extra", "probe", "scan_part"])
+    return shown.drop_columns(["location", "probe", "scan_part"])
+
+
+def samples_table(dataset: Dataset) -> pa.Table:
+    """The samples of the current version, none before the first one (schema `MANIFEST`)."""
+    return MANIFEST.empty_table() if dataset.record().manifest is None else dataset.load_manifest(None).table
 
 
 def _with_uri(dataset: Dataset, table: pa.Table) -> pa.Table:
+    return table.add_column(1, "uri", _of_source(dataset, table, "uri"))
+
+
+def _of_source(dataset: Dataset, table: pa.Table, column: str) -> pa.ChunkedArray:
+    """What the sources of a table's rows have in a column now."""
     sources = dataset.ledger.sources()
     at = pc.index_in(table["source_id"], value_set=sources["source_id"].combine_chunks())
-    return table.add_column(1, "uri", sources["uri"].take(at))
+    return sources[column].take(at)
 
 
 def _shards_table(dataset: Dataset) -> pa.Table:

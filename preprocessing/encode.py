@@ -226,4 +226,5 @@ def sample_metadata(clip: PlannedClip, record: CodecRecord, fingerprint: str) ->
         "fingerprints": {"encode": fingerprint},
     }
     written = {"caption_origin": json.loads(clip.caption_origin)} if clip.caption_origin else {}
-    return metadata | written | ({"licence": clip.licence} if clip.licence else {})
+    known = {"licence": clip.licence, "extra": dict(clip.extra)}
+    return metadata | written | {name: value for name, value in known.items() if value}

@@ -3,7 +3,7 @@
 The folder is listed once and every small part is read once: from then on, this process knows what it writes itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
@@ -11,6 +11,9 @@ from preprocessing.storage import Storage, read_parquet, write_parquet
 
 PART = pa.field("part", pa.int64())
 """Column that says which part a row of `Parts.all` is from."""
+
+ADDED: Mapping[str, Collection[str]] = {"plan": ("extra",)}
+"""Last columns of a kind that parts of older datasets lack; null there."""
 
 
 class Parts:
@@ -51,7 +54,10 @@ class Parts:
         tables = [self.read(kind, part) for part in new]
         known |= {part: table.schema.metadata or {} for part, table in zip(new, tables, strict=True)}
         whole = self._whole.get(kind)
-        numbered = [_numbered(table.cast(schema), part) for part, table in zip(new, tables, strict=True)]
+        numbered = [
+            _numbered(with_added(table, schema, ADDED.get(kind, ())).cast(schema), part)
+            for part, table in zip(new, tables, strict=True)
+        ]
         if whole is None:
             whole = pa.concat_tables([schema.append(PART).empty_table(), *numbered]).combine_chunks()
         elif numbered:
@@ -71,6 +77,14 @@ class Parts:
                 if number.isdigit():
                     self._listed.setdefault(kind, []).append(int(number))
         return self._listed
+
+
+def with_added(part: pa.Table, schema: pa.Schema, added: Collection[str]) -> pa.Table:
+    """A part with those of the added columns that it was written without."""
+    for field in map(schema.field, added):
+        if field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(part.num_rows, field.type))
+    return part
 
 
 def _numbered(table: pa.Table, part: int) -> pa.Table:

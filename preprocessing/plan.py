@@ -208,7 +208,7 @@ def kept_clips(
     return pa.table(found).select(plan_rows.KEPT.names).cast(plan_rows.KEPT)
 
 
-_OF_SOURCE = ("group_id", "uri", "location", "caption", "licence", "content_id", "sha256", "crop")
+_OF_SOURCE = ("group_id", "uri", "location", "caption", "licence", "content_id", "sha256", "crop", "extra")
 """What a kept clip takes over from its source."""
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from preprocessing.relations import matching_rows
-from preprocessing.rows import SCORE_COLUMNS
+from preprocessing.rows import SCORE_COLUMNS, TEXTS
 from preprocessing.samples import PlannedClip, PlannedShard, Split
 
 KEPT = pa.schema(
@@ -21,6 +21,7 @@ KEPT = pa.schema(
         ("start_s", pa.float64()), ("end_s", pa.float64()), ("fps", pa.float64()), ("num_segments", pa.int32()),
         ("height_px", pa.int32()), ("width_px", pa.int32()), ("scores", SCORE_COLUMNS), ("content_id", pa.string()),
         ("sha256", pa.string()), ("crop", pa.string()), ("caption_origin", pa.string()),
+        ("extra", TEXTS),
     ]
 )  # fmt: skip
 """Kept clips with all that encoding needs to know; `samples.PlannedClip` is one row."""
@@ -88,4 +89,4 @@ def planned_clips(kept: pa.Table) -> tuple[PlannedClip, ...]:
 def _planned_clip(row: Mapping) -> PlannedClip:
     scores = {name: value for name, value in row["scores"].items() if value is not None}
     plain = {f.name: row[f.name] for f in fields(PlannedClip)}
-    return PlannedClip(**{**plain, "scores": scores, "split": Split(row["split"])})
+    return PlannedClip(**{**plain, "scores": scores, "split": Split(row["split"]), "extra": dict(row["extra"] or ())})

@@ -36,7 +36,7 @@ SCORES = (
 """Names of all scores; `preprocessing.scores` says what they mean. One that was not measured is null."""
 
 SCORE_COLUMNS = pa.struct([(name, pa.float64()) for name in SCORES])
-_TEXTS = pa.map_(pa.string(), pa.string())
+TEXTS = pa.map_(pa.string(), pa.string())
 _WORDS = pa.list_(pa.string())
 
 SOURCES = pa.schema(
@@ -45,7 +45,7 @@ SOURCES = pa.schema(
         ("reason", pa.string()), ("reasons", _WORDS), ("message", pa.string()), ("num_frames", pa.int64()),
         ("fps", pa.float64()), ("duration_s", pa.float64()), ("width_px", pa.int32()), ("height_px", pa.int32()),
         ("num_shots", pa.int32()), ("decoder", pa.string()), ("caption", pa.string()), ("licence", pa.string()),
-        ("extra", _TEXTS), ("location", pa.string()), ("content_id", pa.string()), ("probe", pa.string()),
+        ("extra", TEXTS), ("location", pa.string()), ("content_id", pa.string()), ("probe", pa.string()),
         ("versions", pa.string()), ("fingerprint", pa.string()), ("scan_part", pa.int64()), ("size_bytes", pa.int64()),
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
@@ -97,7 +97,7 @@ CLIPS = pa.schema(
 
 ENCODES = pa.schema(
     [
-        ("key", pa.string()), ("sha256", pa.string()), ("size", pa.int64()), ("clip_ids", _WORDS), ("failed", _TEXTS),
+        ("key", pa.string()), ("sha256", pa.string()), ("size", pa.int64()), ("clip_ids", _WORDS), ("failed", TEXTS),
         ("encode_cpu_s", pa.float64()), ("encode_wall_s", pa.float64()),
     ]
 )  # fmt: skip

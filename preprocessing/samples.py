@@ -370,6 +370,7 @@ class PlannedClip:
         height_px: Of the encoded pictures, as `width_px`.
         crop: `PictureArea.crop` of what lies between black bars, empty for the whole picture; only that is encoded.
         caption_origin: JSON about the model that wrote the caption, empty for one that came with the video.
+        extra: `Source.extra` as it was when the clip was planned.
     """
 
     clip_id: str
@@ -395,6 +396,7 @@ class PlannedClip:
     sha256: str = ""
     crop: str = ""
     caption_origin: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_frames(self) -> int:

@@ -12,6 +12,7 @@ import xxhash
 
 from preprocessing import plan_rows, rows
 from preprocessing.dataset import MANIFEST, Dataset, about_other_scans, manifest_key
+from preprocessing.parts import ADDED, with_added
 from preprocessing.pins import pins
 from preprocessing.relations import texts
 from preprocessing.rows import LIBRARIES, source_from_row
@@ -66,16 +67,16 @@ _SCHEMAS: Mapping[str, pa.Schema] = {
 
 def _check_ledger_schemas(storage: Storage) -> Iterator[str]:
     for key in storage.list("ledger"):
-        schema = _SCHEMAS.get(key.removeprefix("ledger/").partition("-")[0])
-        if schema is None:
+        kind = key.removeprefix("ledger/").partition("-")[0]
+        if kind not in _SCHEMAS:
             yield f"{key}: no table of this name belongs into a ledger"
         else:
-            yield from _check_table(storage, key, schema)
+            yield from _check_table(storage, key, _SCHEMAS[kind], added=ADDED.get(kind, ()))
 
 
-def _check_table(storage: Storage, key: str, schema: pa.Schema) -> Iterator[str]:
+def _check_table(storage: Storage, key: str, schema: pa.Schema, added: Collection[str] = ()) -> Iterator[str]:
     try:
-        found = _with_all_scores(read_parquet(storage, key).schema)
+        found = _with_all_scores(with_added(read_parquet(storage, key), schema, added).schema)
     except (OSError, ValueError) as error:
         yield f"{key}: cannot be read: {error}"
         return

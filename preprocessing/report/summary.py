@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.dataset import Dataset, inspect_table
+from preprocessing.dataset import Dataset, samples_table
 from preprocessing.reasons import Reason
 from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, floats, sums_by, where
 from preprocessing.rows import transfers
@@ -79,7 +79,7 @@ class KeptClips:
 
 def summarize(dataset: Dataset) -> DatasetSummary:
     """Count what the dataset holds now."""
-    sources, clips, samples = dataset.ledger.sources(), dataset.ledger.clips(), inspect_table(dataset, "samples")
+    sources, clips, samples = dataset.ledger.sources(), dataset.ledger.clips(), samples_table(dataset)
     ok, kept = where(sources, "status", "ok"), where(clips, "decision", Verdict.KEEP)
     dropped = where(clips, "decision", Verdict.DROP)
     reached = kept_by_progress(dataset, kept, samples)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from preprocessing.dataset import Dataset, inspect_table
+from preprocessing.dataset import Dataset, samples_table
 from preprocessing.reasons import Reason
 from preprocessing.report.columns import clip_seconds, counts_by, floats, places, rows_at, sums_by, texts, where
 from preprocessing.report.settings import ReportSettings
@@ -139,7 +139,7 @@ class Work:
 
 def work_of(dataset: Dataset, settings: ReportSettings) -> Work:
     """Sum up the work of a dataset."""
-    sources, samples = dataset.ledger.sources(), inspect_table(dataset, "samples")
+    sources, samples = dataset.ledger.sources(), samples_table(dataset)
     ok, failed = where(sources, "status", "ok"), where(sources, "status", "failed")
     stages = [stage for stage in (_scanning(sources), _encoding(dataset, samples)) if stage.tasks]
     decoder_s = sums_by(ok["decoder"], np.nan_to_num(floats(ok, "duration_s")))
@@ -163,7 +163,7 @@ def encode_failures(dataset: Dataset, clips: pa.Table) -> tuple[EncodeFailure, .
         clips: `Ledger.clips()`.
     """
     kept, sources = where(clips, "decision", Verdict.KEEP), dataset.ledger.sources()
-    failed = kept_by_progress(dataset, kept, inspect_table(dataset, "samples")).failed.slice(0, FAILURES)
+    failed = kept_by_progress(dataset, kept, samples_table(dataset)).failed.slice(0, FAILURES)
     messages = {clip_id: line for record in dataset.ledger.encodes() for clip_id, line in record.failed.items()}
     uris = texts(rows_at(sources, places(failed, sources))["uri"])
     return tuple(

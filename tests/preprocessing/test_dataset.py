@@ -191,11 +191,11 @@ def test_inspect_shows_the_columns_that_do_not_change_their_meaning(tmp_path: Pa
     decide(dataset.ledger, A, [Verdict.KEEP, Verdict.DROP])
     build(dataset, tmp_path, CLIPS[:1])
     promised = {
-        "sources": "source_id group_id uri status reason num_frames fps duration_s width_px height_px num_shots decoder",
+        "sources": "source_id group_id uri status reason num_frames fps duration_s width_px height_px num_shots decoder extra",
         "transitions": "source_id uri kind start_frame end_frame score",
         "clips": "clip_id source_id uri shot_index clip_index start_frame end_frame start_s end_s dynamism decision "
         "reasons num_segments split",
-        "samples": "clip_id shard num_segments split uri height_px width_px fps caption",
+        "samples": "clip_id shard num_segments split uri height_px width_px fps caption extra",
         "shards": "shard bucket num_samples sha256",
     }
     for name, columns in promised.items():
@@ -209,6 +209,18 @@ def test_inspect_shows_the_columns_that_do_not_change_their_meaning(tmp_path: Pa
     assert inspect_table(dataset, "clips")["decision"].to_pylist() == ["keep", "drop"]
     with pytest.raises(ValueError, match="no table nonsense; expected one of sources"):
         inspect_table(dataset, "nonsense")
+
+
+def test_inspect_shows_a_tables_other_columns_as_they_are_now(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "data"))
+    dataset.ledger.append_scans([make_scan(A), make_failure(B)], "f")
+    build(dataset, tmp_path, [make_planned("c0", source_id=A.source_id, extra={"weather": "sunny"})])
+    shown = [row["extra"] for row in inspect_table(dataset, "sources").to_pylist(maps_as_pydicts="strict")]
+    assert shown == [A.extra, B.extra]
+    dataset.ledger.refresh_sources([replace(A, extra={"weather": "rain"})], "f")
+    (sample,) = inspect_table(dataset, "samples").to_pylist(maps_as_pydicts="strict")
+    assert sample["extra"] == {"weather": "rain"}
+    assert dataset.load_manifest(None).table.schema == MANIFEST
 
 
 def test_inspect_answers_for_an_empty_dataset(tmp_path: Path) -> None:

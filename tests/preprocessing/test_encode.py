@@ -189,6 +189,13 @@ def test_a_source_that_changed_or_vanished_since_its_scan_is_refused(
     assert record.clip_ids == ("same2", "changed2")
 
 
+def test_a_samples_json_keeps_a_tables_other_columns_apart_from_its_own_keys(tmp_path: Path) -> None:
+    plain = make_clip("a", tmp_path / "a.mp4")
+    metadata = sample_metadata(replace(plain, extra={"weather": "sunny", "fps": "23.976"}), CODEC.record, FINGERPRINT)
+    assert metadata.pop("extra") == {"weather": "sunny", "fps": "23.976"}
+    assert metadata == sample_metadata(plain, CODEC.record, FINGERPRINT)
+
+
 def test_a_shard_of_failures_has_no_files(worker: IsolatedWorker, tmp_path: Path) -> None:
     record, _ = encode([make_clip("gone", tmp_path / "gone.mp4")], worker, tmp_path)
     assert record.clip_ids == ()

@@ -28,6 +28,14 @@ def test_all_rows_come_in_order_with_their_part_and_new_ones_are_seen_at_once(tm
     assert parts.numbers("others") == (0,)
 
 
+def test_columns_that_a_kind_got_later_are_null_in_the_parts_before(tmp_path: Path) -> None:
+    parts = Parts(open_storage(str(tmp_path)))
+    parts.write("plan", 0, rows(5))
+    later = SCHEMA.append(pa.field("extra", pa.map_(pa.string(), pa.string())))
+    parts.write("plan", 1, pa.table({"value": [6], "extra": [[("weather", "sunny")]]}, schema=later))
+    assert parts.all("plan", later)["extra"].to_pylist() == [None, [("weather", "sunny")]]
+
+
 def test_a_part_that_nobody_was_to_see_yet_is_replaced(tmp_path: Path) -> None:
     parts = Parts(open_storage(str(tmp_path)))
     parts.write("notes", 0, rows(1))

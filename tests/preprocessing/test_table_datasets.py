@@ -97,6 +97,8 @@ def test_rows_of_miradata_give_clips_inside_their_ranges(worker: IsolatedWorker,
     ]
     assert len({c.split for c in clips if c.group_id == "AJp_ANXoGoM"}) == 1
     assert [c.split for c in clips] == [split_of(c.group_id, 50) for c in clips]
+    assert clips[1].extra["main_object_caption"] == "x"
+    assert clips[1].extra["index"] == "000000002001_AJp_ANXoGoM-000000"
     rows = ledger.sources().to_pylist()
     assert [row["reason"] for row in rows if row["status"] == "failed"] == ["missing"]
     assert all(dict(row["extra"])["short_caption"] == "short" for row in rows)
@@ -145,3 +147,4 @@ def test_consecutive_clips_of_sekai_are_one_group(worker: IsolatedWorker, tmp_pa
     ]
     assert clips[0].split == clips[1].split
     assert {dict(row["extra"])["location"] for row in ledger.sources().to_pylist()} == {"Rome, Italy"}
+    assert [(c.extra["location"], c.extra["weather"]) for c in clips] == [("Rome, Italy", "sunny")] * 3

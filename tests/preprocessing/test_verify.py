@@ -8,8 +8,9 @@ import pytest
 
 from preprocessing import rows
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_key
+from preprocessing.parts import ADDED, part_key
 from preprocessing.pins import Pin, pin, unpin
-from preprocessing.plan_rows import shard_keys
+from preprocessing.plan_rows import shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord
 from preprocessing.shards import index_key, tar_key
 from preprocessing.storage import LocalStorage, read_parquet, write_parquet
@@ -54,6 +55,15 @@ def test_a_ledger_from_before_a_score_was_measured_is_sound(dataset: Dataset) ->
     reopened = Dataset.open(dataset.storage.uri)
     assert verify(reopened) == ()
     assert {row[rows.SCORES[-1]] for row in reopened.ledger.plan()["scores"].to_pylist()} == {None}
+
+
+def test_a_dataset_from_before_a_column_was_added_is_sound(dataset: Dataset) -> None:
+    key = part_key("plan", 0)
+    older = read_parquet(dataset.storage, key).drop_columns(list(ADDED["plan"]))
+    write_parquet(dataset.storage, key, older)
+    reopened = Dataset.open(dataset.storage.uri)
+    assert verify(reopened) == ()
+    assert [clip.extra for shard in shards_of_plan(reopened.ledger.plan()) for clip in shard.clips] == [{}] * len(CLIPS)
 
 
 @pytest.mark.parametrize("place", [0, 700, -2000, -1])
