@@ -49,6 +49,9 @@ class TableColumns(Settings):
     """First frame that the row means, counted from 0 at the start of the file."""
     end_frame: str = "end_frame"
     """The frame after its last one."""
+    fps: str = ""
+    """Rate that these two count at, in frames a second, if the video at hand may have another one: they mean the moments frame /
+    rate then. Empty if they are the video's own frames, whatever a table says of rates."""
     start_s: str = "start_s"
     """The same in seconds; a row has frames or seconds."""
     end_s: str = "end_s"

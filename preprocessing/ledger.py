@@ -73,7 +73,7 @@ class Ledger:
         return set(texts(pc.unique(self._all("sources", rows.SOURCES)["source_id"])))
 
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
-        """Those never scanned, changed since, or scanned under other settings.
+        """Those never scanned, changed since, counted at another rate, or scanned under other settings.
 
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
@@ -312,6 +312,8 @@ def _only(table: pa.Table, source_ids: Collection[str]) -> pa.Table:
 
 def _is_pending(source: Source, row: Mapping | None, fingerprint: str) -> bool:
     if row is None or row["fingerprint"] != fingerprint or row["reason"] == Reason.UNREACHABLE:
+        return True
+    if row["table_fps"] != (source.span.table_fps if source.span else None):
         return True
     return not (row["content_id"] == source.content_id or has_content(row, source))
 

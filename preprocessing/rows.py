@@ -50,11 +50,13 @@ SOURCES = pa.schema(
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
         ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("crop", pa.string()),
+        ("table_fps", pa.float64()),
     ]
 )  # fmt: skip
 """One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
 
-`start_frame` to `end_s` are the span that was asked for, `first_frame` and `num_frames` what it turned out to be.
+`start_frame` to `end_s` are the span that was asked for, its frames counted at `table_fps` (null: they are the file's own);
+`first_frame` and `num_frames` are what it turned out to be.
 Times are the worker's and its child's. `crop` is `PictureArea.crop` of what lies between black bars, empty for the whole picture.
 """
 

@@ -65,12 +65,17 @@ class Span:
     """The part of a file that a source is, half-open, in frames or in seconds of the file; None is the file's own end.
 
     Frames count from the start of the file, wherever the span starts: so do all frames of transitions and clips.
+
+    Attributes:
+        table_fps: Frames a second at which a table counted `start_frame` and `end_frame`, which mean moments then; None where
+            they are the file's own frames. No part of the identity: a table that says it later speaks of the same source.
     """
 
     start_frame: int | None = None
     end_frame: int | None = None
     start_s: float | None = None
     end_s: float | None = None
+    table_fps: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse two units at once, nothing at all, and spans without a frame."""
@@ -80,6 +85,8 @@ class Span:
         start, end = given[0]
         legal = (start or 0) >= 0 and (end is None or end > (start or 0))
         _check(legal, f"the span {self} is empty or starts before the file; expected 0 <= start < end")
+        rate = self.table_fps is None or (given[0] == frames and self.table_fps > 0)
+        _check(rate, f"the span {self} counts at {self.table_fps} fps; expected a rate above 0, and frames")
 
     def __str__(self) -> str:
         """As a half-open range, for people and for identity."""
@@ -93,7 +100,7 @@ class Source:
     """One video of the dataset: a file, or a part of one.
 
     Attributes:
-        source_id: Hash of `uri` and `span`.
+        source_id: Hash of `uri` and the range of `span`.
         group_id: The original video: as a table names it, else a hash of the uri; splits never separate a group.
         uri: Path relative to the input as given, for people and for identity.
         location: Where the file is now; never stored in a shard.

@@ -86,9 +86,9 @@ class _Found:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def place(self) -> tuple[str, Span | None]:
+    def place(self) -> tuple[str, str]:
         """What tells it from the other sources of a listing."""
-        return (self.location, self.span)
+        return (self.location, str(self.span or ""))
 
     @property
     def order(self) -> tuple[str, int, float, str]:
@@ -227,7 +227,7 @@ def _path(given: str) -> str:
 
 
 def _given_input(
-    given: str, items: Iterable[_Found], sources: Mapping[tuple[str, Span | None], Source], places: _Places
+    given: str, items: Iterable[_Found], sources: Mapping[tuple[str, str], Source], places: _Places
 ) -> GivenInput:
     source_ids = frozenset(sources[item.place].source_id for item in items if item.place in sources)
     return GivenInput(given=given, folder=_folder(_path(given), places), source_ids=source_ids)
@@ -285,8 +285,8 @@ def _uri(root: str, location: str) -> str:
     return f"{posixpath.basename(root)}/{location.removeprefix(root).strip('/')}".lstrip("/")
 
 
-def _merged_by_place(items: Iterable[_Found]) -> dict[tuple[str, Span | None], _Found]:
-    found: dict[tuple[str, Span | None], _Found] = {}
+def _merged_by_place(items: Iterable[_Found]) -> dict[tuple[str, str], _Found]:
+    found: dict[tuple[str, str], _Found] = {}
     for item in items:
         found[item.place] = _merged(found[item.place], item) if item.place in found else item
     return found
@@ -296,6 +296,7 @@ def _merged(first: _Found, second: _Found) -> _Found:
     """One source that two inputs give: what the first does not say, the second may."""
     return replace(
         first,
+        span=second.span if first.span and first.span.table_fps is None else first.span,
         caption=second.caption if first.caption is None else first.caption,
         licence=first.licence or second.licence,
         group=first.group or second.group,
@@ -350,11 +351,11 @@ def _sidecar_names(video: str) -> tuple[str, ...]:
 def _read_table(table: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
     folder = config.videos_folder or posixpath.dirname(table)
     folder = places.of(folder).absolute(folder)
-    rows_by_place: dict[tuple[str, Span | None], int] = {}
+    rows_by_place: dict[tuple[str, str], int] = {}
     with places.of(table).open(table) as file:
         for row in read_table(table, file, config.columns):
             place = _first_present(row, folder, places)
-            first = rows_by_place.setdefault((place.path, place.span), row.number)
+            first = rows_by_place.setdefault((place.path, str(place.span or "")), row.number)
             if first == row.number:
                 yield _row_found(row, place, folder)
             else:

@@ -3,6 +3,7 @@
 A table is recognised by its columns. MiraData: ``index, video_id, start_frame, end_frame, dense_caption``; a row is the clip that
 its download script cut, else a span of the whole video. Sekai: ``videoFile``, which is ``<original>_<start>_<end>.mp4``; a row is that
 file, else a span of ``<original>.mp4``; its mapping file has the same column. Any other table is read by the names in `TableColumns`.
+MiraData's spans count frames at the rate in ``fps``, Sekai's at that of its transcodes, whatever the rate of the video at hand.
 Rows are counted from 1, the header left out. Every error names the table, the row and the column.
 """
 
@@ -24,7 +25,10 @@ _MIRADATA = {"index", "video_id", "start_frame", "end_frame", "dense_caption"}
 _MIRADATA_INDEX = re.compile(r"(?P<number>\d+)_(?P<original>[^/]+)-(?P<clip>\d+)")
 _VIDEOS_A_FOLDER = 1000
 """MiraData's download script puts so many videos into one folder."""
+_MIRADATA_COLUMNS = TableColumns(fps="fps")
 _SEKAI = "videoFile"
+_SEKAI_FPS = 30.0
+"""Its spans count frames of transcodes at this rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +112,17 @@ class _Cells:
 
     def seconds(self, column: str) -> float | None:
         value = self.take(column)
-        try:
-            found = None if value is None else float(value)
-        except ValueError:
-            found = math.nan
-        if found is not None and not (math.isfinite(found) and found >= 0):
+        found = None if value is None else _number(value)
+        if found is not None and not found >= 0:
             raise self.error(column, f"expected seconds, a number from 0 on; got {value!r}")
+        return found
+
+    def rate(self, column: str) -> float | None:
+        """Frames a second; the column is passed through as well."""
+        value = self._values.get(column)
+        found = None if value is None else _number(value)
+        if found is not None and not found > 0:
+            raise self.error(column, f"expected frames a second, a number above 0; got {value!r}")
         return found
 
     def span(self, columns: TableColumns) -> Span | None:
@@ -122,11 +131,13 @@ class _Cells:
         names = (columns.start_frame, columns.end_frame, columns.start_s, columns.end_s)
         values = (start_frame, end_frame, start_s, end_s)
         given = [name for name, value in zip(names, values, strict=True) if value is not None]
+        if not given:
+            return None
+        rate = self.rate(columns.fps) if (start_frame, end_frame) != (None, None) else None
         try:
-            span = Span(start_frame=start_frame, end_frame=end_frame, start_s=start_s, end_s=end_s) if given else None
+            return Span(start_frame=start_frame, end_frame=end_frame, start_s=start_s, end_s=end_s, table_fps=rate)
         except ValueError as error:
             raise self.error(" and ".join(given), str(error)) from error
-        return span
 
     def rest(self) -> Mapping[str, str]:
         return dict(self._values)
@@ -137,6 +148,15 @@ def _text(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _number(text: str) -> float:
+    """A finite number, or NaN."""
+    try:
+        found = float(text)
+    except ValueError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 def is_utf8(text: str) -> bool:
@@ -184,7 +204,7 @@ def _miradata_row(cells: _Cells) -> TableRow:
     parts = _MIRADATA_INDEX.fullmatch(index)
     if parts is None:
         raise cells.error("index", f"expected one like 000000008783_AJp_ANXoGoM-000114; got {index!r}")
-    span = cells.span(TableColumns())
+    span = cells.span(_MIRADATA_COLUMNS)
     if span is None:
         raise cells.error("start_frame", "there is no value")
     folder = f"{int(parts['number']) // _VIDEOS_A_FOLDER:09d}"
@@ -203,7 +223,7 @@ def _sekai_row(cells: _Cells) -> TableRow:
     original, *frames = path.stem.rsplit("_", 2)  # ids contain underscores
     places = [Place(path=name, span=None)]
     if len(frames) == 2 and all(map(str.isdigit, frames)) and int(frames[0]) < int(frames[1]):
-        span = Span(start_frame=int(frames[0]), end_frame=int(frames[1]))
+        span = Span(start_frame=int(frames[0]), end_frame=int(frames[1]), table_fps=_SEKAI_FPS)
         places.append(Place(path=str(path.with_name(original + path.suffix)), span=span))
     else:
         original = path.stem

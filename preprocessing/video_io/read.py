@@ -56,7 +56,19 @@ def read_span(path: str, probe: Probe, span: Span, *, height_px: int, width_px: 
     """
     table = packet_table(path, probe)
     convert = Converter(probe, height_px=height_px, width_px=width_px)
-    return FrameStream("pyav", _frames_of_span(_pictures_of_span(path, probe, table, span), table, span, convert))
+    here = span if span.table_fps is None else _in_seconds(span, span.table_fps, probe)
+    return FrameStream("pyav", _frames_of_span(_pictures_of_span(path, probe, table, here), table, here, convert))
+
+
+def _in_seconds(span: Span, table_fps: float, probe: Probe) -> Span:
+    """A span in frames of a table's rate as seconds of the file, each bound half a frame early, of the faster of the two rates.
+
+    So where the file has that rate its frames are the table's, however time stamps and rate were rounded.
+    """
+    early_s = 0.5 / max(table_fps, probe.fps or 0.0)
+    bounds = (span.start_frame, span.end_frame)
+    start_s, end_s = (None if frame is None else max(0.0, frame / table_fps - early_s) for frame in bounds)
+    return Span(start_s=start_s, end_s=end_s)
 
 
 def _pictures_of_span(path: str, probe: Probe, table: PacketTable | None, span: Span) -> Iterator[Picture]:

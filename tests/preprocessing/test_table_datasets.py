@@ -107,8 +107,8 @@ def test_rows_of_miradata_give_clips_inside_their_ranges(worker: IsolatedWorker,
 def test_a_clip_of_a_range_reads_the_frames_of_its_file(worker: IsolatedWorker, tmp_path: Path) -> None:
     write_film(tmp_path / "s/a_b_x.mp4", 200)
     table = write_table(
-        tmp_path / "s/sekai-real-walking.csv", [{"videoFile": "a_b_x_0000060_0000180.mp4", "caption": CAPTION}]
-    )
+        tmp_path / "s/sekai-real-walking.csv", [{"videoFile": "a_b_x_0000075_0000225.mp4", "caption": CAPTION}]
+    )  # at 30 frames a second, of a film at 24: 2.5 s to 7.5 s
     _, (clip, *_) = clips_of(table, tmp_path / "d", worker)
     path = str(tmp_path / "s/a_b_x.mp4")
     assert (clip.uri, clip.group_id, clip.caption, clip.start_frame) == ("s/a_b_x.mp4", "a_b_x", CAPTION, 60)

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,8 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.config import SourcesConfig, TableColumns
+from preprocessing.ledger import Ledger
+from preprocessing.reasons import Reason
+from preprocessing.rows import source_from_row
 from preprocessing.samples import Source, Span
+from preprocessing.scan import failed_scan
 from preprocessing.sources import SourceListing, find_sources
+from preprocessing.storage import open_storage
 from preprocessing.tables import Place, TableRow, read_table
 
 DENSE = 'A man, called "Jo",\nwalks.\r\nThe camera follows.'
@@ -32,7 +38,10 @@ def test_a_row_of_miradata_is_its_cut_clip_or_a_span_of_the_whole_video() -> Non
     first, second = rows(MIRADATA)
     assert first.places == (
         Place(path="clip_video/000000008/000000008783_AJp_ANXoGoM-000114.mp4", span=None),
-        Place(path="raw_video/000000008/000000008783_AJp_ANXoGoM.mp4", span=Span(start_frame=100, end_frame=300)),
+        Place(
+            path="raw_video/000000008/000000008783_AJp_ANXoGoM.mp4",
+            span=Span(start_frame=100, end_frame=300, table_fps=23.976),
+        ),
     )
     assert (first.group, first.caption) == ("AJp_ANXoGoM", DENSE)
     assert first.extra == {
@@ -49,7 +58,7 @@ def test_a_row_of_sekai_is_its_file_or_a_span_of_the_original() -> None:
     real, game = rows(SEKAI)
     assert real.places == (
         Place(path="ab_c-D_0000100_0001900.mp4", span=None),
-        Place(path="ab_c-D.mp4", span=Span(start_frame=100, end_frame=1900)),
+        Place(path="ab_c-D.mp4", span=Span(start_frame=100, end_frame=1900, table_fps=30)),
     )
     assert (real.group, real.caption, real.extra["location"]) == ("ab_c-D", DENSE, "Rome, Italy")
     assert (game.places, game.group) == ((Place(path="game one.mp4", span=None),), "game one")
@@ -85,6 +94,14 @@ def test_columns_may_have_any_name() -> None:
     assert (row.caption, row.group, row.licence, row.extra) == ("x", "f", "CC0", {})
 
 
+def test_a_rate_counts_where_a_table_says_so_and_the_row_has_frames() -> None:
+    text = "path,start_frame,end_s,rate\na.mp4,10,,29.97\nb.mp4,,2.5,29.97\nc.mp4,10,,\n"
+    spans = [row.places[0].span for row in rows(text, fps="rate")]
+    assert spans == [Span(start_frame=10, table_fps=29.97), Span(end_s=2.5), Span(start_frame=10)]
+    assert [row.extra for row in rows(text, fps="rate")] == [{"rate": "29.97"}, {"rate": "29.97"}, {}]
+    assert next(iter(rows(text))).places[0].span == Span(start_frame=10)
+
+
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
@@ -93,6 +110,7 @@ def test_columns_may_have_any_name() -> None:
         ("path,start_frame,end_frame\na.mp4,5,5\n", {}, "row 1, column start_frame and end_frame: the span"),
         ("path,start_frame,end_s\na.mp4,5,6\n", {}, "in frames or in seconds"),
         ("path,end_s\na.mp4,nan\n", {}, "row 1, column end_s: expected seconds"),
+        ("path,end_frame,rate\na.mp4,9,0\n", {"fps": "rate"}, "row 1, column rate: expected frames a second.*'0'"),
         ("path,caption\na.mp4,x\n,y\n", {}, "row 2, column path: there is no value"),
         ("path\na.mp4,x\n", {}, r"t.csv is no readable table \(row 1\): it has 2 values, the header 1 columns"),
         ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1\): unexpected end of data"),
@@ -166,6 +184,23 @@ def test_spans_of_one_file_are_sources_of_one_group(tmp_path: Path) -> None:
     assert len({source.source_id for source in listing.sources}) == 3
     assert {source.group_id for source in listing.sources} == {listing.sources[0].source_id}
     assert listing.ignored == (f"{tmp_path}/t.jsonl, row 4 (the same video and span as row 2)",)
+
+
+def test_a_rate_that_a_table_says_later_speaks_of_the_same_source(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "plain.csv").write_text("path,start_frame,end_frame\na.mp4,0,90\n")
+    (tmp_path / "rated.csv").write_text("path,end_frame,fps\na.mp4,90,30\n")
+    (plain,) = find(tmp_path / "plain.csv").sources
+    (rated,) = find(tmp_path / "rated.csv", columns={"fps": "fps"}).sources
+    assert (plain.source_id, plain.span) == (rated.source_id, Span(start_frame=0, end_frame=90))
+    assert rated.span == Span(end_frame=90, table_fps=30)
+    other = replace(plain, uri="b.mp4", source_id="b")
+    ledger = Ledger(open_storage(str(tmp_path / "d")))
+    ledger.append_scans([failed_scan(source, Reason.UNDECODABLE, "as if scanned") for source in (plain, other)], "f")
+    assert ledger.pending_sources([rated, other], "f") == (rated,)
+    ledger.append_scans([failed_scan(rated, Reason.UNDECODABLE, "as if scanned")], "f")
+    assert ledger.pending_sources([rated, other], "f") == ()
+    assert source_from_row(ledger.rows_by_id()[rated.source_id]).span == rated.span
 
 
 def test_a_folder_and_a_table_of_it_are_one_listing(tmp_path: Path) -> None:

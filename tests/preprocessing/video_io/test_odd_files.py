@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from preprocessing.samples import Span
 from preprocessing.video_io.probe import probe
-from preprocessing.video_io.read import read_clip, read_frames, read_frames_without_decord
+from preprocessing.video_io.read import read_clip, read_frames, read_frames_without_decord, read_span
 from tests.preprocessing.shared_videos import shared_video
 from tests.preprocessing.video_io.test_read import number_of, numbered
 
@@ -106,6 +107,16 @@ def test_a_variable_rate_keeps_its_times_and_a_clip_follows_them(tmp_path: Path,
     clip = read_clip(str(path), probed, start_frame=0, fps=10.0, num_frames=11, height_px=64, width_px=128)
     # at 0, 0.1, ... 1.0 s: the frame whose time stamp is nearest
     assert [number_of(frame) for frame in clip] == [0, 2, 3, 3, 5, 5, 6, 6, 6, 8, 11]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_span_in_frames_of_a_tables_rate_follows_the_time_stamps(tmp_path: Path, suffix: str) -> None:
+    pts = [*range(0, 800, 40), *range(800, 2400, 80)]  # 25 a second, then half as many
+    path = tmp_path / f"a.{suffix}"
+    write(path, [numbered(k) for k in range(len(pts))], pts=pts)
+    span = Span(start_frame=10, end_frame=40, table_fps=25)
+    stream = read_span(str(path), probe(str(path)), span, height_px=64, width_px=128)
+    assert [pts[frame.index] for frame in stream] == [*range(400, 800, 40), *range(800, 1600, 80)]
 
 
 def test_stamps_that_stand_still_or_go_back_lose_no_frame(tmp_path: Path) -> None:

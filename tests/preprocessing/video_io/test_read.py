@@ -178,6 +178,28 @@ def test_a_span_has_its_frames_with_their_places_in_the_file(tmp_path: Path, cod
     assert not stream.truncated
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+@pytest.mark.parametrize(
+    ("file_fps", "table_fps", "indices"),
+    [
+        (24000 / 1001, 23.976, range(30, 75)),
+        (24000 / 1001, 23.98, range(30, 75)),
+        (30, 30, range(30, 75)),
+        (60, 30, range(60, 150)),
+        (24, 30, range(24, 60)),
+        (30, 24, range(37, 94)),  # frame 30 is at 1.25 s, between two: the earlier
+    ],
+)
+def test_a_span_in_frames_of_a_tables_rate_is_the_seconds_it_means(
+    tmp_path: Path, codec: str, file_fps: float, table_fps: float, indices: range
+) -> None:
+    probed = write_numbered(tmp_path / "a.mp4", 160, fps=file_fps, codec=codec)
+    span = Span(start_frame=30, end_frame=75, table_fps=table_fps)
+    stream = read_span(str(tmp_path / "a.mp4"), probed, span, height_px=64, width_px=128)
+    assert [frame.index for frame in stream] == list(indices)
+    assert not stream.truncated
+
+
 @pytest.mark.parametrize(
     ("span", "indices", "truncated"),
     [
