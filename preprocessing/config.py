@@ -67,7 +67,7 @@ class SourcesConfig(Settings):
     )  # fmt: skip
     """File names in folders that get a row; a file given by name always gets one."""
     columns: TableColumns = TableColumns()
-    """How the columns of CSV, JSONL and Parquet tables are named."""
+    """How the columns of CSV, TSV, JSONL and Parquet tables are named."""
     videos_folder: str = ""
     """Folder or URI that paths in tables are relative to; empty for the table's own folder."""
     eval_percent: Annotated[int, Field(ge=0, le=50)] = 5

@@ -1,18 +1,17 @@
-"""CSV, JSONL and Parquet to rows of named values."""
+"""CSV, TSV, JSONL and Parquet to rows of named values."""
 
 import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def is_table(name: str) -> bool:
@@ -28,15 +27,18 @@ def table_rows(name: str, file: BinaryIO) -> tuple[Iterable[str], Iterator[Mappi
     """
     match PurePosixPath(name).suffix.lower():
         case ".csv":
-            return _csv_rows(name, io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+            return _csv_rows(name, file, delimiter=",")
+        case ".tsv":
+            return _csv_rows(name, file, delimiter="\t")
         case ".jsonl":
             return _jsonl_rows(name, file)
         case _:
             return _parquet_rows(name, file)
 
 
-def _csv_rows(name: str, text: io.TextIOWrapper) -> tuple[Iterable[str], Iterator[Mapping[str, object]]]:
-    reader = csv.reader(text, strict=True)
+def _csv_rows(name: str, file: BinaryIO, *, delimiter: str) -> tuple[Iterable[str], Iterator[Mapping[str, object]]]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True, delimiter=delimiter)
     with _refusing(name, lambda: "header"):
         header = next(reader, [])
     twice = {column for column in header if column and header.count(column) > 1}
@@ -56,19 +58,21 @@ def _csv_rows(name: str, text: io.TextIOWrapper) -> tuple[Iterable[str], Iterato
 
 
 def _jsonl_rows(name: str, file: BinaryIO) -> tuple[Iterable[str], Iterator[Mapping[str, object]]]:
-    def rows() -> Iterator[Mapping[str, object]]:
-        number = 0
-        with _refusing(name, lambda: f"row {number + 1}"):
-            for line in filter(bytes.strip, file):
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"expected a JSON object, got {line.strip()[:40].decode(errors='replace')}")
-                number += 1
-                yield row
+    """Reads the file twice: any row may be the first to name a column."""
+    columns = dict.fromkeys(column for row in _json_objects(name, file) for column in row)
+    file.seek(0)
+    return columns, _json_objects(name, file)
 
-    found = rows()
-    first = next(found, None)
-    return (first or {}), chain([first] if first else [], found)
+
+def _json_objects(name: str, file: BinaryIO) -> Iterator[Mapping[str, object]]:
+    number = 0
+    with _refusing(name, lambda: f"row {number + 1}"):
+        for line in filter(bytes.strip, file):
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"expected a JSON object, got {line.strip()[:40].decode(errors='replace')}")
+            number += 1
+            yield row
 
 
 def _parquet_rows(name: str, file: BinaryIO) -> tuple[Iterable[str], Iterator[Mapping[str, object]]]:

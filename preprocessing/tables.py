@@ -1,4 +1,4 @@
-"""Metadata tables to rows: MiraData's and Sekai's own CSV layouts, and CSV, JSONL and Parquet with columns of any name.
+"""Metadata tables to rows: MiraData's and Sekai's own CSV layouts, and CSV, TSV, JSONL and Parquet with columns of any name.
 
 A table is recognised by its columns. MiraData: ``index, video_id, start_frame, end_frame, dense_caption``; a row is the clip that
 its download script cut, else a span of the whole video. Sekai: ``videoFile``, which is ``<original>_<start>_<end>.mp4``; a row is that

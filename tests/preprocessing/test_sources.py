@@ -141,6 +141,13 @@ def test_a_table_gives_paths_captions_and_the_rest(tmp_path: Path, suffix: str) 
     assert by_uri["raw/gone.mp4"].content_id == "absent"
 
 
+def test_a_table_in_a_folder_is_named_and_by_name_it_is_read(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a.mp4")
+    (raw / "list.tsv").write_text("path\tcaption\na.mp4\tof the table\n")
+    assert find(raw).ignored == (str(raw / "list.tsv"),)
+    assert [(s.uri, s.caption) for s in find(raw / "list.tsv").sources] == [("raw/a.mp4", "of the table")]
+
+
 def test_a_table_without_paths_or_sense_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("caption\nx\n")
     with pytest.raises(ValueError, match=r"no column path or uri; sources\.columns\.path says"):

@@ -70,10 +70,12 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_an_own_table_says_the_same_in_every_format(suffix: str) -> None:
     if suffix == ".csv":
         data = f"path,caption,start_frame,end_frame,camera\na.mp4,{QUOTED},10.0,20,x\na.mp4,,20,,\n".encode()
+    elif suffix == ".tsv":
+        data = f"path\tcaption\tstart_frame\tend_frame\tcamera\na.mp4\t{QUOTED}\t10\t20\tx\na.mp4\t\t20\t\t\n".encode()
     elif suffix == ".jsonl":
         data = b"\n".join(json.dumps(row).encode() for row in OWN) + b"\n\n"
     else:
@@ -84,6 +86,13 @@ def test_an_own_table_says_the_same_in_every_format(suffix: str) -> None:
     assert (first.places, first.caption) == ((Place(path="a.mp4", span=Span(start_frame=10, end_frame=20)),), DENSE)
     assert (second.places, second.caption) == ((Place(path="a.mp4", span=Span(start_frame=20)),), None)
     assert (first.extra, second.extra) == ({"camera": "x"}, {})
+
+
+def test_the_columns_of_a_jsonl_are_those_of_all_its_rows() -> None:
+    text = '{"path": "a.mp4"}\n{"path": "b.mp4", "text": "b", "mood": "calm"}\n'
+    first, last = rows(text, "t.jsonl", caption="text")
+    assert (first.caption, first.extra) == (None, {})
+    assert (last.number, last.caption, last.extra) == (2, "b", {"mood": "calm"})
 
 
 def test_columns_may_have_any_name() -> None:
