@@ -12,6 +12,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
+    EMPTY_RANGE = "empty_range"
     MISSING = "missing"
     UNREACHABLE = "unreachable"
     DUPLICATE = "duplicate"
@@ -38,6 +39,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TIMEOUT: "decoding made no progress for the allowed time",
     Reason.OUT_OF_MEMORY: "decoding outgrew its memory limit",
     Reason.CRASHED: "the decoding process died",
+    Reason.EMPTY_RANGE: "the range that a table's row names holds nothing: its end does not come after its start",
     Reason.MISSING: "the file is not there, or no longer",
     Reason.UNREACHABLE: "the store did not hand the file out; the next run asks again",
     Reason.DUPLICATE: "another source has the same content",

@@ -78,15 +78,20 @@ class Span:
     table_fps: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two units at once, nothing at all, and spans without a frame."""
+        """Refuse two units at once, nothing at all, and what lies before the file."""
         frames, seconds = (self.start_frame, self.end_frame), (self.start_s, self.end_s)
         given = [pair for pair in (frames, seconds) if pair != (None, None)]
         _check(len(given) == 1, "a span is given in frames or in seconds, not in both and not in neither")
-        start, end = given[0]
-        legal = (start or 0) >= 0 and (end is None or end > (start or 0))
-        _check(legal, f"the span {self} is empty or starts before the file; expected 0 <= start < end")
+        legal = all(bound is None or bound >= 0 for bound in given[0])
+        _check(legal, f"the span {self} lies before the file; expected bounds from 0 on")
         rate = self.table_fps is None or (given[0] == frames and self.table_fps > 0)
         _check(rate, f"the span {self} counts at {self.table_fps} fps; expected a rate above 0, and frames")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the end does not come after the start; a table may say so, and the source fails for it."""
+        end = self.end_s if self.end_frame is None else self.end_frame
+        return end is not None and end <= (self.start_frame or self.start_s or 0)
 
     def __str__(self) -> str:
         """As a half-open range, for people and for identity."""

@@ -65,6 +65,8 @@ def scan_input(source: Source, settings: ScanSettings, worker: IsolatedWorker, d
     """
     if source.content_id == NOT_A_FILE:
         return failed_scan(source, Reason.UNDECODABLE, "a pipe, a socket or a device; expected a file")
+    if source.span is not None and source.span.is_empty:
+        return failed_scan(source, Reason.EMPTY_RANGE, f"{source.span} holds no frame; mend the row of the table")
     try:
         path = downloads.local_path(source.location, source.content_id)
         sha256 = source.sha256 or downloads.sha256(source.location, source.content_id)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from preprocessing.config import SourcesConfig
 from preprocessing.input_files import ABSENT, UNREADABLE, FileFacts, InputFiles, input_files, is_remote, shown
 from preprocessing.samples import Source, Span, Split
-from preprocessing.tables import Place, TableRow, is_table, is_utf8, read_table
+from preprocessing.tables import Place, TableRow, UnusableRow, is_table, is_utf8, read_table
 
 MAX_CAPTION_BYTES = 1 << 16
 """A longer sidecar file is no caption."""
@@ -63,7 +63,7 @@ class SourceListing:
     Attributes:
         inputs: In the order in which they were given.
         sources: Sorted by uri, then by span.
-        ignored: Paths that got no row, with the reason in brackets where it is not the extension; sorted.
+        ignored: Paths, and rows of tables, that got no row, with the reason in brackets where it is not the extension; sorted.
         whole: All sources that the inputs hold, also those beyond a limit.
     """
 
@@ -353,13 +353,31 @@ def _read_table(table: str, config: SourcesConfig, places: _Places, ignored: set
     folder = places.of(folder).absolute(folder)
     rows_by_place: dict[tuple[str, str], int] = {}
     with places.of(table).open(table) as file:
-        for row in read_table(table, file, config.columns):
+        for row in _usable_rows(table, read_table(table, file, config.columns), ignored):
             place = _first_present(row, folder, places)
             first = rows_by_place.setdefault((place.path, str(place.span or "")), row.number)
             if first == row.number:
                 yield _row_found(row, place, folder)
             else:
                 ignored.add(f"{table}, row {row.number} (the same video and span as row {first})")
+
+
+def _usable_rows(table: str, rows: Iterable[TableRow | UnusableRow], ignored: set[str]) -> Iterator[TableRow]:
+    """The rows that name a video; the others go into `ignored`.
+
+    Raises:
+        ValueError: If none does: then the table is wrong, or what its columns are said to be.
+    """
+    first_unusable, found = None, False
+    for row in rows:
+        if isinstance(row, UnusableRow):
+            first_unusable = first_unusable or row
+            ignored.add(f"{table}, row {row.number} ({row.why})")
+        else:
+            found = True
+            yield row
+    if first_unusable and not found:
+        raise ValueError(f"{table}: no row can be used; row {first_unusable.number}, {first_unusable.why}")
 
 
 def _first_present(row: TableRow, folder: str, places: _Places) -> Place:

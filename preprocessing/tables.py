@@ -4,7 +4,7 @@ A table is recognised by its columns. MiraData: ``index, video_id, start_frame, 
 its download script cut, else a span of the whole video. Sekai: ``videoFile``, which is ``<original>_<start>_<end>.mp4``; a row is that
 file, else a span of ``<original>.mp4``; its mapping file has the same column. Any other table is read by the names in `TableColumns`.
 MiraData's spans count frames at the rate in ``fps``, Sekai's at that of its transcodes, whatever the rate of the video at hand.
-Rows are counted from 1, the header left out. Every error names the table, the row and the column.
+Rows are counted from 1, the header left out. A table that is none is refused; a row that names no video is an `UnusableRow`.
 """
 
 import json
@@ -19,7 +19,7 @@ from preprocessing.config import TableColumns
 from preprocessing.samples import Span
 from preprocessing.table_formats import is_table, table_rows
 
-__all__ = ["Place", "TableRow", "is_table", "is_utf8", "read_table"]
+__all__ = ["Place", "TableRow", "UnusableRow", "is_table", "is_utf8", "read_table"]
 
 _MIRADATA = {"index", "video_id", "start_frame", "end_frame", "dense_caption"}
 _MIRADATA_INDEX = re.compile(r"(?P<number>\d+)_(?P<original>[^/]+)-(?P<clip>\d+)")
@@ -64,7 +64,20 @@ class TableRow:
     extra: Mapping[str, str]
 
 
-def read_table(name: str, file: BinaryIO, columns: TableColumns) -> Iterator[TableRow]:
+@dataclass(frozen=True, kw_only=True)
+class UnusableRow:
+    """A row that holds what its columns should not.
+
+    Attributes:
+        number: From 1.
+        why: The column, and what was expected and found in it, for people.
+    """
+
+    number: int
+    why: str
+
+
+def read_table(name: str, file: BinaryIO, columns: TableColumns) -> Iterator[TableRow | UnusableRow]:
     """The rows of a table, one after the other.
 
     Args:
@@ -73,27 +86,34 @@ def read_table(name: str, file: BinaryIO, columns: TableColumns) -> Iterator[Tab
         columns: Names of the columns of a table that is neither MiraData's nor Sekai's.
 
     Raises:
-        ValueError: If it is no table, or a value in it is not what its column should hold.
+        ValueError: If it is no table, or has not the columns that are asked for.
     """
     header, rows = table_rows(name, file)
     read = _layout(name, header, columns)
     for number, row in enumerate(rows, start=1):
-        yield read(_Cells(name, number, row))
+        try:
+            found = read(_Cells(number, row))
+        except _WrongCell as error:
+            found = UnusableRow(number=number, why=str(error))
+        yield found
+
+
+class _WrongCell(Exception):
+    """What a cell holds is not what its column should hold."""
 
 
 class _Cells:
     """The values of one row; taking one leaves the rest."""
 
-    def __init__(self, table: str, number: int, row: Mapping[str, object]) -> None:
-        self._place = f"{table}, row {number}"
+    def __init__(self, number: int, row: Mapping[str, object]) -> None:
         self.number = number
         self._values = {name: text for name, value in row.items() if name and (text := _text(value))}
         for name, text in self._values.items():
             if "\0" in text or not is_utf8(text):
                 raise self.error(name, f"it holds a zero character or half a surrogate pair; got {text!r}")
 
-    def error(self, column: str, what: str) -> ValueError:
-        return ValueError(f"{self._place}, column {column}: {what}")
+    def error(self, column: str, what: str) -> _WrongCell:
+        return _WrongCell(f"column {column}: {what}")
 
     def take(self, column: str) -> str | None:
         return self._values.pop(column, None)

@@ -139,7 +139,7 @@ def _say_inputs(inputs: list[str], settings: Recipe, limit: int | None, as_json:
 
     listing = find_sources(inputs, settings.sources, limit=limit)
     names = [source.name for source in listing.sources]
-    lines = [*names, f"{len(names)} sources, {len(listing.ignored)} files ignored"]
+    lines = [*names, f"{len(names)} sources, {len(listing.ignored)} files or rows ignored"]
     emit({"sources": names, "ignored": listing.ignored}, as_json=as_json, lines=lines)
 
 

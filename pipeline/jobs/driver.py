@@ -49,7 +49,7 @@ class PreprocessResult:
 
     Attributes:
         inputs: Sources that the inputs hold.
-        ignored: Files of the inputs that got no row.
+        ignored: Files, and rows of tables, that got no row in the dataset.
         scanned: Sources that this run decoded.
         captioned: Clips that a model was asked about in this run.
         without_caption: Clips that wait because no words could be written for them, with a line each.
@@ -76,7 +76,7 @@ class PreprocessResult:
         """For people."""
         d = self.dataset
         return [
-            f"inputs: {self.inputs} sources, {len(self.ignored)} files ignored" + _in_brackets(self.ignored),
+            f"inputs: {self.inputs} sources, {len(self.ignored)} files or rows ignored" + _in_brackets(self.ignored),
             f"done now: {self.scanned} sources scanned, {self.captioned} clips captioned, {self.encoded_shards} shards encoded",
             f"sources: {d.sources_ok} ok ({d.truncated} of them truncated, {d.hdr} HDR), {sum(d.failed.values())} failed"
             + _of(d.failed),

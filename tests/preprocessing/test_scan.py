@@ -186,6 +186,13 @@ def test_a_span_is_measured_as_a_file_of_its_own_and_told_in_frames_of_its_file(
     assert "[400, 500)" in beyond.message
 
 
+def test_an_empty_range_is_a_failed_scan_and_never_opened(tmp_path: Path, worker: IsolatedWorker) -> None:
+    source = replace(source_at(tmp_path / "absent.mp4"), span=Span(start_s=3.0, end_s=1.5))
+    scan = scan_input(source, SETTINGS, worker, Downloads())
+    assert (scan.ok, scan.reasons) == (False, (Reason.EMPTY_RANGE,))
+    assert scan.message == "[3.0 s, 1.5 s) holds no frame; mend the row of the table"
+
+
 def test_a_pipe_is_a_failed_scan_and_never_opened(tmp_path: Path, worker: IsolatedWorker) -> None:
     os.mkfifo(tmp_path / "a.mp4")
     source = replace(source_at(tmp_path / "a.mp4"), content_id=NOT_A_FILE)

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from preprocessing.samples import Source, Span
 from preprocessing.scan import failed_scan
 from preprocessing.sources import SourceListing, find_sources
 from preprocessing.storage import open_storage
-from preprocessing.tables import Place, TableRow, read_table
+from preprocessing.tables import Place, TableRow, UnusableRow, read_table
 
 DENSE = 'A man, called "Jo",\nwalks.\r\nThe camera follows.'
 QUOTED = '"' + DENSE.replace('"', '""') + '"'
@@ -31,7 +32,7 @@ game one.mp4,g.npz,c,,,,,
 
 def rows(text: str | bytes, name: str = "t.csv", **columns: str) -> list[TableRow]:
     data = text.encode() if isinstance(text, str) else text
-    return list(read_table(name, io.BytesIO(data), TableColumns(**columns)))
+    return [row for row in read_table(name, io.BytesIO(data), TableColumns(**columns)) if isinstance(row, TableRow)]
 
 
 def test_a_row_of_miradata_is_its_cut_clip_or_a_span_of_the_whole_video() -> None:
@@ -112,29 +113,40 @@ def test_a_rate_counts_where_a_table_says_so_and_the_row_has_frames() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "columns", "number", "why"),
+    [
+        ("path,start_frame\na.mp4,1\nb.mp4,x\n", {}, 2, "column start_frame: expected a frame.*'x'"),
+        ("path,start_frame\na.mp4,-1\n", {}, 1, "column start_frame"),
+        ("path,start_frame,end_s\na.mp4,5,6\n", {}, 1, "column start_frame and end_s: .*in frames or in seconds"),
+        ("path,end_s\na.mp4,nan\n", {}, 1, "column end_s: expected seconds"),
+        ("path,end_frame,rate\na.mp4,9,0\n", {"fps": "rate"}, 1, "column rate: expected frames a second.*'0'"),
+        ("path,caption\na.mp4,x\n,y\n", {}, 2, "column path: there is no value"),
+        ("path\na.mp4\nb\0.mp4\n", {}, 2, "column path: it holds a zero character"),
+        (MIRADATA.replace("000000008783_", "x"), {}, 1, "column index: expected one like"),
+    ],
+)
+def test_a_row_that_names_no_video_says_which_column_is_wrong_and_harms_no_other(
+    text: str, columns: dict[str, str], number: int, why: str
+) -> None:
+    found = list(read_table("t.csv", io.BytesIO(text.encode()), TableColumns(**columns)))
+    (unusable,) = (row for row in found if isinstance(row, UnusableRow))
+    assert unusable.number == number
+    assert re.match(why, unusable.why)
+    assert [row.number for row in found] == list(range(1, len(found) + 1))
+
+
+@pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
-        ("path,start_frame\na.mp4,1\nb.mp4,x\n", {}, r"t.csv, row 2, column start_frame: expected a frame.*'x'"),
-        ("path,start_frame\na.mp4,-1\n", {}, "row 1, column start_frame"),
-        ("path,start_frame,end_frame\na.mp4,5,5\n", {}, "row 1, column start_frame and end_frame: the span"),
-        ("path,start_frame,end_s\na.mp4,5,6\n", {}, "in frames or in seconds"),
-        ("path,end_s\na.mp4,nan\n", {}, "row 1, column end_s: expected seconds"),
-        ("path,end_frame,rate\na.mp4,9,0\n", {"fps": "rate"}, "row 1, column rate: expected frames a second.*'0'"),
-        ("path,caption\na.mp4,x\n,y\n", {}, "row 2, column path: there is no value"),
         ("path\na.mp4,x\n", {}, r"t.csv is no readable table \(row 1\): it has 2 values, the header 1 columns"),
         ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1\): unexpected end of data"),
         ("path,path\na,b\n", {}, "two columns path"),
-        ("path\na.mp4\nb\0.mp4\n", {}, r"t.csv, row 2, column path: it holds a zero character"),
         ("path\na.mp4\n", {"caption": "txt"}, r"there is no column txt \(sources.columns.caption\); it has path"),
-        (MIRADATA.replace("000000008783_", "x"), {}, "row 1, column index: expected one like"),
-        (MIRADATA.replace(",100,300,", ",300,100,"), {}, "row 1, column start_frame and end_frame"),
         (b"path\n\xff\n", {}, "no readable table"),
         ("", {}, "it has no columns"),
     ],
 )
-def test_a_wrong_value_names_the_table_the_row_and_the_column(
-    text: str | bytes, columns: dict[str, str], message: str
-) -> None:
+def test_what_is_no_table_of_these_columns_is_refused(text: str | bytes, columns: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rows(text, **columns)
 
@@ -210,6 +222,25 @@ def test_a_rate_that_a_table_says_later_speaks_of_the_same_source(tmp_path: Path
     ledger.append_scans([failed_scan(rated, Reason.UNDECODABLE, "as if scanned")], "f")
     assert ledger.pending_sources([rated, other], "f") == ()
     assert source_from_row(ledger.rows_by_id()[rated.source_id]).span == rated.span
+
+
+def test_one_bad_row_is_named_and_the_others_are_taken_but_a_table_of_bad_rows_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "t.csv").write_text("path,end_frame\na.mp4,90\n,90\nb.mp4,30\n")
+    listing = find(tmp_path / "t.csv")
+    assert [Path(source.location).name for source in listing.sources] == ["a.mp4", "b.mp4"]
+    assert listing.ignored == (f"{tmp_path}/t.csv, row 2 (column path: there is no value)",)
+    (tmp_path / "t.csv").write_text("path,end_frame\na.mp4,1:30\nb.mp4,0:30\n")
+    with pytest.raises(ValueError, match=r"no row can be used; row 1, column end_frame: expected a frame.*'1:30'"):
+        find(tmp_path / "t.csv")
+
+
+def test_a_range_that_ends_before_it_starts_is_a_source_that_fails(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "t.csv").write_text("path,start_frame,end_frame\na.mp4,300,100\na.mp4,0,100\na.mp4,5,5\n")
+    listing = find(tmp_path / "t.csv")
+    assert [str(source.span) for source in listing.sources] == ["[0, 100)", "[5, 5)", "[300, 100)"]
+    assert [source.span and source.span.is_empty for source in listing.sources] == [False, True, True]
 
 
 def test_a_folder_and_a_table_of_it_are_one_listing(tmp_path: Path) -> None:
