@@ -156,7 +156,7 @@ def refuse_impossible_order(job: StageJob, data: TrainingData) -> None:
 
 
 def warn_before_start(job: StageJob) -> None:
-    """Says before a stage starts that it will show no `val_loss`, or that clips are too long for the model's positions."""
+    """Says before a stage starts what it will not show or train on, and that clips are too long for the model's positions."""
     data = open_data(job.datasets)
     too_long = ambiguous_distances(
         job.model, most_segments(job.train, job.stage, max(row.num_segments for row in data.train))
@@ -169,15 +169,10 @@ def warn_before_start(job: StageJob) -> None:
             " videos of more groups, or the same again with a larger share of them held out, for example --set sources.eval_percent=20",
             job.stage,
         )
-
-
-def warn_if_clips_are_withheld(job: StageJob) -> None:
-    """Says before a stage starts that its datasets disagree about what may be trained on."""
-    num_withheld = open_data(job.datasets).num_withheld
-    if num_withheld:
+    if data.num_withheld:
         logger.warning(
             "the %s stage leaves out %d clips: another of its datasets holds out the same clip or another of its group",
-            job.stage, num_withheld,
+            job.stage, data.num_withheld,
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from pipeline.tracking.tracked_run import TrackedRun, Tracking
 from preprocessing.lease import LeaseTaken, lease_owner
 from preprocessing.storage import open_storage
 from training.config import StageName
-from training.run_folder import check_job, finished, prepare_job, warn_before_start, warn_if_clips_are_withheld
+from training.run_folder import check_job, finished, prepare_job, warn_before_start
 from training.stage import StageJob
 from training.types import StageSummary
 
@@ -87,7 +87,6 @@ def _train(
     try:
         with kept_warnings(job.folder / OF_STAGE):
             warn_before_start(job)
-            warn_if_clips_are_withheld(job)
             with ray_cluster(address), progress() as meters:
                 seen = _Seen(run, meters.meter(stage, job.settings.steps))
                 return run_training(

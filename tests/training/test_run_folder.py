@@ -161,3 +161,18 @@ def test_clips_that_are_longer_than_positions_can_tell_are_announced_before_the_
     warn_before_start(prepare(dataset, tmp_path / "run"))
     (record,) = caplog.records
     assert "the last of 12 segments lies 108 latent frames after the start image" in record.getMessage()
+
+
+def test_clips_that_another_dataset_holds_out_are_counted_before_the_stage_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datasets = (
+        make_dataset(tmp_path / "x", train=(1, 2), held_out=(2,)),
+        make_dataset(tmp_path / "y", train=(1, 2, 2), held_out=()),
+    )
+    uris = [str(folder) for folder in datasets]
+    warn_before_start(
+        prepare_job(tmp_path / "run", "teacher", model=MODEL, train=train_config(), dataset_uris=uris, init=None)
+    )
+    (record,) = caplog.records
+    assert "leaves out 1 clips" in record.getMessage()
