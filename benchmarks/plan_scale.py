@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.config import Recipe, load_recipe
 from pipeline.decisions import decide_fingerprint, recipe_clips
 from preprocessing import plan_rows, rows
-from preprocessing.config import DecideConfig, PlanConfig
+from preprocessing.config import DecideConfig, PlanConfig, SourcesConfig
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
 from preprocessing.decide import decide
 from preprocessing.motion import SERIES
@@ -39,11 +39,13 @@ from preprocessing.samples import (
     Transition,
     TransitionKind,
 )
+from preprocessing.sources import splits_of
 
 T = TypeVar("T")
 
 SEED = 7
 PER_SOURCE = 5
+EVAL_PERCENT = SourcesConfig().eval_percent
 """Clips of every generated source."""
 SCANS_PER_PART = 64
 FINGERPRINT = "0123456789abcdef"
@@ -169,8 +171,8 @@ def make_scores(number: int, rng: np.random.Generator) -> pa.StructArray:
 
 
 def as_clips(decided: pa.Table) -> pa.Table:
-    """Decided candidates as the ledger holds them (schema `rows.CLIPS`)."""
-    split = pa.array(["train"] * decided.num_rows, pa.string())
+    """Decided candidates as the ledger holds them (schema `rows.CLIPS`); each source is a group of its own."""
+    split = splits_of(decided["source_id"], EVAL_PERCENT)
     dynamism = pa.nulls(decided.num_rows, pa.float64())
     return decided.append_column("dynamism", dynamism).append_column("split", split).cast(rows.CLIPS)
 
@@ -212,7 +214,9 @@ def measure_clips(steps: Steps, number: int) -> None:
     decided = steps.take(f"decide {number:,} clips", lambda: decide(found, DecideConfig()), rows_of)
     clips, empty = as_clips(decided), plan_rows.PLAN.empty_table()
     kept = steps.take(
-        "join the kept ones to their sources", lambda: kept_clips(sources, clips, SIZES_PX, eval_percent=5), rows_of
+        "join the kept ones to their sources",
+        lambda: kept_clips(sources, clips, SIZES_PX, eval_percent=EVAL_PERCENT),
+        rows_of,
     )
     planned = steps.take("plan them", lambda: plan_generated(kept, empty), shards_of)
     steps.take("plan them again: nothing is added", lambda: plan_generated(kept, planned), shards_of)
