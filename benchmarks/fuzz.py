@@ -139,7 +139,7 @@ def judge(
     outcomes = {name: "+".join(row["reasons"]) or "ok" for name, row in spoiled.items()}
     by_way = {way: Counter(o for name, o in outcomes.items() if name.split("-")[1] == way) for way in WAYS}
     summary = said["dataset"]
-    clips = {"kept": summary["kept"], "dropped": sum(summary["dropped"].values()), "samples": summary["samples"], "encode_failed": summary["encode_failed"], "waiting": summary["waiting"]}  # fmt: skip
+    clips = {"kept": summary["kept"], "dropped": sum(summary["dropped"].values()), "in_version": summary["in_version"], "encode_failed": summary["encode_failed"], "waiting": summary["waiting"]}  # fmt: skip
     harmed = [name for name in clean if _facts(dataset, name) != _facts(alone, name)]
     seconds = {name: float(row["scan_wall_s"] or 0) for name, row in rows.items()}
     slowest = sorted(seconds, key=lambda name: -seconds[name])[:5]

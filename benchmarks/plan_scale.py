@@ -39,14 +39,14 @@ from preprocessing.samples import (
     Transition,
     TransitionKind,
 )
-from preprocessing.sources import splits_of
+from preprocessing.splits import splits_of
 
 T = TypeVar("T")
 
 SEED = 7
 PER_SOURCE = 5
-EVAL_PERCENT = SourcesConfig().eval_percent
 """Clips of every generated source."""
+EVAL_PERCENT = SourcesConfig().eval_percent
 SCANS_PER_PART = 64
 FINGERPRINT = "0123456789abcdef"
 SIZES_PX = [(480, 832), (832, 480), (640, 640)]

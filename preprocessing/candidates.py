@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.config import ClipsConfig
-from preprocessing.fades import BLACK
 from preprocessing.pieces import Piece, pieces_of
 from preprocessing.samples import ClipCandidate, Signals, Transition
 from preprocessing.scores import SCORE_DECIMALS, Measurements, Ranges, rounded, scores_of
 from preprocessing.video_io.timeline import frame_step_s
 
-VERSION = 5
+VERSION = 6
 
 _SECONDS_DECIMALS = 6
 _SOURCES_AT_ONCE = 64
@@ -142,8 +141,8 @@ def _cut(footage: Footage, clips: ClipsConfig) -> _Cut:
     times_s, step_s = footage.signals.timestamps_s, frame_step_s(footage.signals.timestamps_s)
     measured = Measurements.of(footage.signals, clips, step_s=step_s)
     pauses = sorted({frame for stretch in (*measured.black, *measured.frozen) for frame in stretch})
-    dark_N = footage.signals.luma < BLACK
-    pieces = _columns(pieces_of(times_s, dark_N, footage.inside(), pauses, clips, step_s=step_s))
+    black_N = footage.signals.luma < clips.black_luma
+    pieces = _columns(pieces_of(times_s, black_N, footage.inside(), pauses, clips, step_s=step_s))
     ranges = Ranges(measured=measured, start_P=pieces["start_frame"], end_P=pieces["end_frame"])
     return _Cut(footage=footage, step_s=step_s, pieces=pieces, ranges=ranges)
 

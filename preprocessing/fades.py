@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-BLACK = 30.0
-"""Mean brightness of a black end, of 255, at most."""
-_WHITE = 225.0
-"""Mean brightness of a white end, of 255, at least."""
+_BLACK, _WHITE = 30.0, 225.0
+"""Mean brightness of the flat end, of 255."""
 _FLAT = 6.0
 """Standard deviation of the flat end, of 255."""
 _MIN_FRAMES = 3
@@ -47,7 +45,7 @@ def find_fades(contrast_N: NDArray[np.float64], luma_N: NDArray[np.float64]) -> 
         luma_N: Its mean.
     """
     found: list[Fade] = []
-    for flat_start, flat_end in _runs((contrast_N < _FLAT) & ((luma_N < BLACK) | (luma_N > _WHITE))):
+    for flat_start, flat_end in _runs((contrast_N < _FLAT) & ((luma_N < _BLACK) | (luma_N > _WHITE))):
         for fade in _around(flat_start, flat_end, contrast_N, luma_N):
             if not found or fade.start_frame >= found[-1].end_frame:
                 found.append(fade)

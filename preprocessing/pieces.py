@@ -40,7 +40,7 @@ class _Grid:
 
 def pieces_of(
     timestamps_s: NDArray[np.float64],
-    dark_N: NDArray[np.bool_],
+    black_N: NDArray[np.bool_],
     transitions: Sequence[tuple[int, int]],
     pauses: Sequence[int],
     clips: ClipsConfig,
@@ -51,7 +51,7 @@ def pieces_of(
 
     Args:
         timestamps_s: Presentation times, (N,), increasing.
-        dark_N: Whether each frame is as dark as the end of a fade, (N,).
+        black_N: Whether each frame is black, (N,).
         transitions: The frames that each mixes, none for a cut; in order, not overlapping.
         pauses: Frames, in order, at which a shot is divided.
         clips: How shots become clips.
@@ -60,7 +60,7 @@ def pieces_of(
     num_frames = len(timestamps_s)
     shots = list(_shots(num_frames, transitions))
     if clips.policy != "split":
-        shots = _without_dark_ends(shots, transitions, dark_N) or shots
+        shots = _without_black_ends(shots, transitions, black_N) or shots
     if clips.policy == "drop" and len(shots) > 1:
         yield Piece(shot_index=0, clip_index=0, start_frame=0, end_frame=num_frames, num_segments=0)
         return
@@ -91,16 +91,16 @@ def _shots(num_frames: int, transitions: Sequence[tuple[int, int]]) -> Iterator[
         yield Piece(shot_index=index, clip_index=0, start_frame=start, end_frame=end, num_segments=0)
 
 
-def _without_dark_ends(
-    shots: Sequence[Piece], transitions: Sequence[tuple[int, int]], dark_N: NDArray[np.bool_]
+def _without_black_ends(
+    shots: Sequence[Piece], transitions: Sequence[tuple[int, int]], black_N: NDArray[np.bool_]
 ) -> list[Piece]:
-    """The shots but for what lies dark between an end of the source and a gradual change: it is the rest of a fade."""
+    """The shots but for what is black between an end of the source and a gradual change: it is the rest of a fade."""
     changes = [(start, end) for start, end in transitions if end > start]
     if not changes:
         return list(shots)
     first, last = changes[0][0], changes[-1][1]
-    begin = first if dark_N[:first].all() else 0
-    over = last if dark_N[last:].all() else len(dark_N)
+    begin = first if black_N[:first].all() else 0
+    over = last if black_N[last:].all() else len(black_N)
     return [shot for shot in shots if begin <= shot.start_frame and shot.end_frame <= over]
 
 

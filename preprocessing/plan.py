@@ -18,7 +18,7 @@ from preprocessing import plan_rows
 from preprocessing.config import PlanConfig
 from preprocessing.relations import ascending, last_of_each, only, texts
 from preprocessing.samples import LATENTS_PER_SEGMENT, CodecRecord, PictureArea, ShardRecord, Verdict
-from preprocessing.sources import splits_of
+from preprocessing.splits import splits_of
 
 FINGERPRINT_DIGITS = 8
 """Hex digits of the encode fingerprint in a shard's name."""

@@ -15,7 +15,7 @@ from preprocessing.decide import decide
 from preprocessing.pieces import Piece
 from preprocessing.reasons import Reason
 from preprocessing.samples import SourceScan
-from preprocessing.sources import split_of, splits_of
+from preprocessing.splits import split_of, splits_of
 
 CAPTION_WORDS = "caption_words"
 """The score that a new caption changes without a new scan."""

@@ -17,11 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-
 from preprocessing.config import SourcesConfig
 from preprocessing.input_files import ABSENT, UNREADABLE, FileFacts, InputFiles, input_files, is_remote, shown
-from preprocessing.samples import Source, Span, Split
+from preprocessing.samples import Source, Span
 from preprocessing.tables import Place, TableRow, UnusableRow, is_table, is_utf8, read_table
 
 MAX_CAPTION_BYTES = 1 << 16
@@ -118,29 +116,16 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     facts = {item.location: places.of(item.location).facts(item.location) for item in found.values()}
     sources = {item.place: _source(item, facts[item.location], captions) for item in chosen}
     return SourceListing(
-        inputs=tuple(_given_input(given, items, sources, places) for given, items in by_input.items()),
+        inputs=tuple(_given_input(given, items, places) for given, items in by_input.items()),
         sources=tuple(sources.values()),
         ignored=tuple(sorted(ignored)),
         whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
     )
 
 
-def split_of(group_id: str, eval_percent: int) -> Split:
-    """The split of a group: a hash decides, so a larger share only moves groups from train to eval."""
-    place = int.from_bytes(hashlib.sha256(f"split {group_id}".encode()).digest()[:8], "big") / 2**64
-    return Split.EVAL if place < eval_percent / 100 else Split.TRAIN
-
-
 def file_group(uri: str) -> str:
     """The group of a file's sources where nobody names one."""
     return _short_hash(uri)
-
-
-def splits_of(group_ids: pa.ChunkedArray, eval_percent: int) -> pa.Array:
-    """`split_of` of a column of groups, of which each is hashed once."""
-    groups = group_ids.combine_chunks().dictionary_encode()
-    splits = [str(split_of(str(group_id), eval_percent)) for group_id in groups.dictionary.to_pylist()]
-    return pa.array(splits, pa.string()).take(groups.indices)
 
 
 def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
@@ -226,10 +211,8 @@ def _path(given: str) -> str:
     return given.removeprefix("file://")
 
 
-def _given_input(
-    given: str, items: Iterable[_Found], sources: Mapping[tuple[str, str], Source], places: _Places
-) -> GivenInput:
-    source_ids = frozenset(sources[item.place].source_id for item in items if item.place in sources)
+def _given_input(given: str, items: Iterable[_Found], places: _Places) -> GivenInput:
+    source_ids = frozenset(_source_id(item) for item in items)
     return GivenInput(given=given, folder=_folder(_path(given), places), source_ids=source_ids)
 
 
@@ -323,7 +306,7 @@ def _same_file(left: str, right: str) -> bool:
 
 def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Source:
     return Source(
-        source_id=_short_hash(item.uri if item.span is None else f"{item.uri} {item.span}"),
+        source_id=_source_id(item),
         group_id=item.group or file_group(item.uri),
         uri=item.uri,
         location=item.location,
@@ -334,6 +317,10 @@ def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Sour
         size_bytes=facts.size_bytes,
         span=item.span,
     )
+
+
+def _source_id(item: _Found) -> str:
+    return _short_hash(item.uri if item.span is None else f"{item.uri} {item.span}")
 
 
 def _short_hash(text: str) -> str:

@@ -139,8 +139,8 @@ class TrainingData:
     Attributes:
         train: Clips to train on.
         held_out: Clips of the evaluation split of any dataset.
-        num_withheld: Clips of a training split that are not trained on, because another dataset holds out the same clip or
-            another of its group.
+        num_withheld: Clips of a training split that are not trained on, because the same clip or another of its group is held
+            out, by any of the datasets.
         codec: Who wrote the latents.
         fps: Frames a second of the clips.
     """
@@ -219,7 +219,7 @@ def open_data(datasets: Sequence[PinnedDataset]) -> TrainingData:
     train = _held_out_nowhere(_of_split(tables, Split.TRAIN), held_out)
     num_withheld = _num_rows(_of_split(tables, Split.TRAIN)) - _num_rows(train)
     if not _num_rows(train):
-        elsewhere = f" ({num_withheld} are held out by another of them)" if num_withheld else ""
+        elsewhere = f" ({num_withheld} are held out, themselves or another of their group)" if num_withheld else ""
         raise ValueError(
             f"no clip to train on in {', '.join(tables)}{elsewhere}: preprocess more videos, or loosen the recipe's `decide`"
         )

@@ -17,6 +17,10 @@ UNKNOWN = "not a setting"
 """The value of a setting that another version of longtake does not have."""
 
 
+_ONCE_UNRECORDED = "train.teacher.steps"
+"""A setting that checkpoints of earlier versions say nothing of."""
+
+
 def refuse_other_run(
     folder: Path, stored: CheckpointRecord, expected: CheckpointRecord, *, allow_changed: bool
 ) -> None:
@@ -83,6 +87,8 @@ _Pair = tuple[str, object, object]
 
 def _setting_pairs(stored: CheckpointRecord, expected: CheckpointRecord) -> list[_Pair]:
     names = sorted(stored.settings.keys() | expected.settings.keys())
+    if _ONCE_UNRECORDED not in stored.settings:
+        names = [name for name in names if name != _ONCE_UNRECORDED]
     return [(name, stored.settings.get(name, UNKNOWN), expected.settings.get(name, UNKNOWN)) for name in names]
 
 

@@ -171,7 +171,7 @@ def warn_before_start(job: StageJob) -> None:
         )
     if data.num_withheld:
         logger.warning(
-            "the %s stage leaves out %d clips: another of its datasets holds out the same clip or another of its group",
+            "the %s stage leaves out %d clips: they or others of their group are held out, by this or another of its datasets",
             job.stage, data.num_withheld,
         )  # fmt: skip
 

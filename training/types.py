@@ -290,7 +290,7 @@ class StageSummary:
             it came; without `train.skip_broken` there are none.
         num_skipped_steps: Steps that were left out, because a loss or gradient was not finite or none of their clips could be
             read; without `train.skip_nonfinite` and `train.skip_broken` there are none.
-        num_withheld_clips: Clips of a training split that another dataset holds out, themselves or their group.
+        num_withheld_clips: Clips of a training split that are held out, themselves or their group, by any of the datasets.
     """
 
     stage: str

@@ -133,7 +133,7 @@ def summary_lines(summary: "StageSummary", run: Path) -> list[str]:
 def _withheld_line(summary: "StageSummary") -> list[str]:
     if not summary.num_withheld_clips:
         return []
-    return [f"{summary.num_withheld_clips} clips were left out: another dataset holds them or their group out"]
+    return [f"{summary.num_withheld_clips} clips were left out: they or others of their group are held out"]
 
 
 def _left_out_lines(summary: "StageSummary") -> list[str]:

@@ -148,12 +148,12 @@ class Driver:
         self.scanned = self.encoded = 0
 
     def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
-        """Finds what has to be scanned, and records what has vanished; keeps the recipe."""
-        self.store_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
+        """Finds what has to be scanned, and records what has vanished; then keeps the recipe: none of inputs that are refused."""
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         if complete:
             intake.record_vanished(listing)
         self._pending = intake.take(listing, retry_failed=retry_failed)
+        self.store_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
         if retry_failed:
             self._captions.retry_failures()
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
@@ -249,8 +249,12 @@ class Driver:
 
     def _kept(self, source_ids: Collection[str] | None = None) -> pa.Table:
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
-        eval_percent = self._recipe.sources.eval_percent
-        return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=eval_percent)
+        return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=self._eval_percent())
+
+    def _eval_percent(self) -> int:
+        """The share that the clips were decided with: `encode` alone decides nothing, whatever its own recipe says."""
+        stored = self._dataset.record().recipe
+        return stored["sources"]["eval_percent"] if stored else self._recipe.sources.eval_percent
 
     def pending_shards(self) -> pa.Table:
         """The rows of the shards that are planned and not encoded."""

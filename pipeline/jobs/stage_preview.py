@@ -82,7 +82,7 @@ class StagePreview:
     """What a stage would do with given data.
 
     Attributes:
-        num_withheld: Clips of a training split that another dataset holds out, themselves or their group.
+        num_withheld: Clips of a training split that are held out, themselves or their group, by any of the datasets.
         init: Model folder that it begins from, there or made by the stage before; None for fresh weights.
         finished: Whether it has ended already.
     """
@@ -103,7 +103,11 @@ class StagePreview:
         return [
             *self.cost.lines(),
             f"clips: {self.num_clips} to train on, {self.num_held_out} held out",
-            *([f"left out, as another dataset holds them out: {self.num_withheld} clips"] if self.num_withheld else []),
+            *(
+                [f"left out, as they or others of their group are held out: {self.num_withheld} clips"]
+                if self.num_withheld
+                else []
+            ),
             f"begins from: {self.init or 'fresh weights'}",
             *(["has ended already"] if self.finished else []),
         ]

@@ -50,7 +50,7 @@ class _Lines(logging.Handler):
     def __init__(self, path: Path) -> None:
         super().__init__(logging.WARNING)
         self._path = path
-        self._kept = set(path.read_text().splitlines()) if path.is_file() else set()
+        self._kept = set(path.read_text("utf-8", errors="replace").splitlines()) if path.is_file() else set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = f"{record.name}: {' '.join(record.getMessage().split())}"
@@ -59,7 +59,7 @@ class _Lines(logging.Handler):
         self._kept.add(line)
         with suppress(OSError):  # a full disk ends the run soon enough, and says so
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
+            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{line}\n")
 
 
@@ -83,9 +83,12 @@ class RankWarnings:
 
     def _new_lines(self, path: Path) -> list[str]:
         """Whole lines that were not read before."""
-        with path.open("rb") as file:
-            start = file.seek(self._offsets.get(path, 0))
-            data = file.read()
+        try:
+            with path.open("rb") as file:
+                start = file.seek(self._offsets.get(path, 0))
+                data = file.read()
+        except OSError:  # a shared disk that stumbles must not end who follows; the next look reads them
+            return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offsets[path] = start + len(whole)
-        return whole.decode().splitlines()
+        return whole.decode("utf-8", errors="replace").splitlines()

@@ -12,7 +12,7 @@ from preprocessing import plan_rows, rows
 from preprocessing.config import PlanConfig
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
 from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split, Verdict
-from preprocessing.sources import split_of
+from preprocessing.splits import split_of
 from tests.preprocessing.test_ledger import kept_table, make_candidate, make_planned, make_scan, make_source, plan_table
 from tests.preprocessing.test_ledger import make_clips as decided_clips
 

@@ -13,7 +13,7 @@ from preprocessing.config import ClipsConfig, DecideConfig
 from preprocessing.motion import SERIES
 from preprocessing.replay import decided_clips, footage_of, regrouped_sources
 from preprocessing.samples import Signals, SourceScan, Transition, TransitionKind
-from preprocessing.sources import split_of
+from preprocessing.splits import split_of
 from tests.preprocessing.test_ledger import A, B, make_scan, make_source
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from preprocessing.config import SourcesConfig
 from preprocessing.samples import Split
-from preprocessing.sources import SourceListing, emptied_inputs, find_sources, split_of, vanished_sources
+from preprocessing.sources import SourceListing, emptied_inputs, find_sources, vanished_sources
+from preprocessing.splits import split_of
 from preprocessing.storage import open_storage
 
 CONFIG = SourcesConfig()

@@ -17,7 +17,8 @@ from preprocessing.plan_rows import planned_clips
 from preprocessing.replay import decided_clips
 from preprocessing.samples import PlannedClip
 from preprocessing.scan import ScanSettings, scan_input
-from preprocessing.sources import find_sources, split_of
+from preprocessing.sources import find_sources
+from preprocessing.splits import split_of
 from preprocessing.storage import open_storage
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip

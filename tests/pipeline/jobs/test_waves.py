@@ -14,7 +14,8 @@ from pipeline.jobs.driver import ENCODE_SETTINGS, Driver, codec_settings
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord, SourceScan, Split
-from preprocessing.sources import InputSize, SourceListing, split_of
+from preprocessing.sources import InputSize, SourceListing
+from preprocessing.splits import split_of
 from tests.preprocessing.test_dataset import CODEC
 from tests.preprocessing.test_ledger import make_source
 from tests.preprocessing.test_replay import SCANS
