@@ -18,6 +18,7 @@ def summary(**changes: int) -> StageSummary:
     [
         ({"num_skipped_steps": 2}, "steps that were left out: 2 of 7"),
         ({"num_broken_samples": 4}, "4 times a clip was left out"),
+        ({"num_withheld_clips": 5}, "5 clips were left out: they or others of their group are held out"),
     ],
 )
 def test_what_a_stage_left_out_is_in_its_closing_lines(left_out: dict[str, int], said: str) -> None:

@@ -34,7 +34,12 @@ def gradual(start: int, end: int) -> Transition:
     return Transition(kind=TransitionKind.GRADUAL, start_frame=start, end_frame=end, score=1.0)
 
 
-def found(timestamps_s: np.ndarray, transitions: list[Transition], clips: ClipsConfig) -> tuple[ClipCandidate, ...]:
+def found(
+    timestamps_s: np.ndarray, transitions: list[Transition], clips: ClipsConfig, *, leader: tuple[int, float] = (0, 0.0)
+) -> tuple[ClipCandidate, ...]:
+    """The clips of a film whose leader, so many frames, is of that brightness."""
+    signals = signals_of(timestamps_s)
+    signals.luma[: leader[0]] = leader[1]
     return candidates_of(
         Footage(
             source_id="abc",
@@ -42,7 +47,7 @@ def found(timestamps_s: np.ndarray, transitions: list[Transition], clips: ClipsC
             height_px=90,
             width_px=160,
             transitions=transitions,
-            signals=signals_of(timestamps_s),
+            signals=signals,
         ),
         clips,
     )
@@ -133,6 +138,15 @@ def test_policies() -> None:
     assert (dropped.start_frame, dropped.end_frame, dropped.scores["transitions"]) == (0, 300, 1.0)
     (longest,) = found(times, cuts, ClipsConfig(policy="longest"))
     assert (longest.shot_index, longest.start_frame) == (1, 100)
+
+
+def test_a_black_leader_is_no_shot_and_a_dark_one_is() -> None:
+    times, fade, drop = np.arange(600) / 24, [gradual(300, 324)], ClipsConfig(policy="drop")
+    assert {clip.shot_index for clip in found(times, fade, drop, leader=(300, 2.0))} == {1}
+    (whole,) = found(times, fade, drop, leader=(300, 20.0))
+    assert (whole.start_frame, whole.end_frame, whole.num_segments) == (0, 600, 0)
+    dark, longest = [gradual(400, 424)], ClipsConfig(policy="longest")
+    assert {clip.shot_index for clip in found(times, dark, longest, leader=(400, 20.0))} == {0}
 
 
 def test_a_clip_keeps_its_id_when_other_settings_leave_it_as_it_is() -> None:

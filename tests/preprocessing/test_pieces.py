@@ -17,26 +17,26 @@ def pieces(times_s: np.ndarray, clips: ClipsConfig, pauses: tuple[int, ...] = ()
 
 
 def bright(times_s: np.ndarray) -> np.ndarray:
-    """No frame is dark."""
+    """No frame is black."""
     return np.zeros(len(times_s), bool)
 
 
-def shots_of(dark: Sequence[range], transitions: Sequence[tuple[int, int]], policy: str) -> set[tuple[int, int]]:
-    """Number and segments of the shots of 600 frames at 24 fps that give pieces, where some frames are dark."""
-    dark_N = np.array([any(k in stretch for stretch in dark) for k in range(600)])
+def shots_of(black: Sequence[range], transitions: Sequence[tuple[int, int]], policy: str) -> set[tuple[int, int]]:
+    """Number and segments of the shots of 600 frames at 24 fps that give pieces, where some frames are black."""
+    black_N = np.array([any(k in stretch for stretch in black) for k in range(600)])
     clips = ClipsConfig.model_validate({"policy": policy, "min_segments": 1})
-    found = pieces_of(np.arange(600) / 24, dark_N, transitions, (), clips, step_s=1 / 24)
+    found = pieces_of(np.arange(600) / 24, black_N, transitions, (), clips, step_s=1 / 24)
     return {(piece.shot_index, piece.num_segments) for piece in found}
 
 
 @pytest.mark.parametrize("leader", [0, 6, 120])
 def test_a_take_that_fades_from_and_to_black_is_a_single_take(leader: int) -> None:
-    dark, fades = [range(leader), range(590, 600)], [(leader, leader + 24), (570, 590)]
+    black, fades = [range(leader), range(590, 600)], [(leader, leader + 24), (570, 590)]
     take = (1 if leader else 0, (546 - leader - 1) // 36)
-    assert shots_of(dark, fades, "drop") == shots_of(dark, fades, "longest") == {take}
+    assert shots_of(black, fades, "drop") == shots_of(black, fades, "longest") == {take}
 
 
-def test_what_is_dark_elsewhere_or_beside_a_cut_is_a_shot_of_its_own() -> None:
+def test_what_is_black_elsewhere_or_beside_a_cut_is_a_shot_of_its_own() -> None:
     assert shots_of([range(60)], [(60, 60)], "drop") == {(0, 0)}
     assert shots_of([], [(60, 84)], "drop") == {(0, 0)}
     assert shots_of([range(200, 260)], [(180, 200), (260, 280)], "drop") == {(0, 0)}

@@ -7,9 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.config import SourcesConfig
-from preprocessing.samples import Split
 from preprocessing.sources import SourceListing, emptied_inputs, find_sources, vanished_sources
-from preprocessing.splits import split_of
 from preprocessing.storage import open_storage
 
 CONFIG = SourcesConfig()
@@ -206,13 +204,12 @@ def test_an_input_is_emptied_when_none_of_what_is_known_of_it_is_there(tmp_path:
     assert emptied_inputs(find(tmp_path), of_folders) == emptied_inputs(find(monday), of_folders[2:]) == {}
 
 
-def test_the_split_is_a_hash_with_about_the_share_asked_for() -> None:
-    groups = [f"group{i}" for i in range(4000)]
-    small, large = ({g for g in groups if split_of(g, share) is Split.EVAL} for share in (5, 20))
-    assert 140 < len(small) < 260
-    assert 700 < len(large) < 900
-    assert small < large
-    assert all(split_of(g, 0) is Split.TRAIN for g in groups)
+def test_a_limited_run_over_a_table_is_not_emptied_by_the_rows_that_it_takes(tmp_path: Path) -> None:
+    raw, table = make_files(tmp_path, "a.mp4", "b.mp4", "c.mp4"), tmp_path / "t.csv"
+    table.write_text("path\na.mp4\nb.mp4\nc.mp4\n")
+    known = find(table).sources
+    (raw / "a.mp4").unlink()
+    assert emptied_inputs(find_sources([str(table)], CONFIG, limit=1), known) == {}
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"{VIDEOS} is absent")

@@ -142,8 +142,15 @@ def test_a_clip_of_a_group_that_one_dataset_holds_out_is_trained_on_in_none(tmp_
     assert data.num_withheld == 2  # clip01 itself, and clip02 of its group
 
 
+def test_a_group_that_stands_in_both_splits_of_one_dataset_is_held_out(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, train=(1, 2), held_out=(2,))
+    regroup(dataset, "clip00", "another")  # the other two are of one group
+    data = opened(dataset)
+    assert ([row.clip_id for row in data.train], data.num_withheld) == (["clip00"], 1)
+
+
 def test_datasets_that_hold_all_of_each_other_s_clips_out_leave_nothing_to_train_on(tmp_path: Path) -> None:
     held_out = make_dataset(tmp_path / "x", train=(), held_out=(1, 1))
     trained = make_dataset(tmp_path / "y", train=(1, 1), held_out=())
-    with pytest.raises(ValueError, match="2 are held out by another of them"):
+    with pytest.raises(ValueError, match="2 are held out, themselves or another of their group"):
         opened(held_out, trained)

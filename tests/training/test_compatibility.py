@@ -64,6 +64,13 @@ def test_a_run_goes_on_from_a_version_that_did_not_say_what_clips_are_like() -> 
     refuse_other_run(HERE, replace(STORED, clip_format=None), STORED, allow_changed=False)
 
 
+def test_a_run_goes_on_from_a_version_that_did_not_say_how_many_steps_the_teacher_has() -> None:
+    now = changed(train__teacher__steps=100)
+    refuse_other_run(HERE, STORED, now, allow_changed=False)
+    with pytest.raises(ValueError, match=r"train\.teacher\.steps was 100 and is 200"):
+        refuse_other_run(HERE, now, changed(train__teacher__steps=200), allow_changed=False)
+
+
 @pytest.mark.parametrize(
     "now", [changed(model__preset="small"), replace(STORED, base_sha256="c"), replace(STORED, stage="direct")]
 )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline.config import load_recipe
+from pipeline.config import Recipe, load_recipe
 from pipeline.jobs.driver import ENCODE_SETTINGS, Driver, codec_settings
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
@@ -36,9 +36,9 @@ def new_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def driver_of(dataset: Dataset) -> Driver:
+def driver_of(dataset: Dataset, recipe: Recipe = RECIPE) -> Driver:
     """A process of its own, as far as files can tell."""
-    return Driver(Dataset.open(dataset.storage.uri), dataset.storage.uri, RECIPE, None, ExitStack())
+    return Driver(Dataset.open(dataset.storage.uri), dataset.storage.uri, recipe, None, ExitStack())
 
 
 def scans_of(wave: Sequence[str]) -> list[SourceScan]:
@@ -92,10 +92,8 @@ def test_a_second_run_adds_nothing(tmp_path: Path) -> None:
 def test_a_group_that_comes_later_moves_its_clips_and_no_shard(tmp_path: Path) -> None:
     dataset = new_dataset(tmp_path)
     run(dataset)
+    encode_all(dataset)
     ledger = Dataset.open(dataset.storage.uri).ledger
-    for shard in shards_of_plan(ledger.plan()):
-        clip_ids = tuple(clip.clip_id for clip in shard.clips)
-        ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=clip_ids, failed={})])
     before = publish(dataset)
     assert split_by_source(before) == {(make_source(name).source_id, "train") for name in "abcde"}
     film = next(name for name in map(str, range(1000)) if split_of(name, EVAL_PERCENT) is Split.EVAL)
@@ -110,8 +108,27 @@ def test_a_group_that_comes_later_moves_its_clips_and_no_shard(tmp_path: Path) -
     assert after["shard"].equals(before["shard"])
 
 
-def publish(dataset: Dataset) -> pa.Table:
-    driver_of(dataset).publish()
+def test_a_command_that_only_encodes_moves_no_clip_to_the_split_of_its_own_recipe(tmp_path: Path) -> None:
+    dataset = new_dataset(tmp_path)
+    driver_of(dataset).store_recipe()
+    run(dataset)
+    encode_all(dataset)
+    before = publish(dataset)
+    after = publish(dataset, load_recipe("embedded", ["sources.eval_percent=50"]))
+    assert split_by_source(after) == split_by_source(before)
+    assert {split for _, split in split_by_source(after)} == {"train"}
+
+
+def encode_all(dataset: Dataset) -> None:
+    """As if every planned shard had been written."""
+    ledger = Dataset.open(dataset.storage.uri).ledger
+    for shard in shards_of_plan(ledger.plan()):
+        clip_ids = tuple(clip.clip_id for clip in shard.clips)
+        ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=clip_ids, failed={})])
+
+
+def publish(dataset: Dataset, recipe: Recipe = RECIPE) -> pa.Table:
+    driver_of(dataset, recipe).publish()
     return Dataset.open(dataset.storage.uri).load_manifest(None).table
 
 
