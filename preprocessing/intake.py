@@ -44,7 +44,7 @@ class Intake:
         self._ledger, self._settings, self._read_hashes = ledger, settings_fingerprint, read_hashes
 
     def record_vanished(self, listing: SourceListing) -> None:
-        """Sources that lay in these inputs' folders, and no longer do, are `missing` from now on."""
+        """Sources that lay in these inputs' folders, or where rows of their tables could be, and no longer do, are `missing`."""
         known = [source_from_row(row) for row in self._ledger.rows_by_id().values()]
         self._ledger.append_missing([source.source_id for source in vanished_sources(listing, known)])
 
@@ -54,7 +54,7 @@ class Intake:
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
         """
-        present = self._record_absent(listing.sources)
+        present = self._record_absent(listing)
         unread = unread_sources(present, self._ledger.rows_by_id())
         if unread:
             present = with_hashes(present, self._read_hashes(unread))
@@ -67,15 +67,16 @@ class Intake:
                 pending.add(source_id)
         return {source.source_id: source for source in present if source.source_id in pending - double}
 
-    def _record_absent(self, listed: Sequence[Source]) -> tuple[Source, ...]:
-        """Gives those that are there, with the hashes that are known."""
+    def _record_absent(self, listing: SourceListing) -> tuple[Source, ...]:
+        """Gives those that are there, with the hashes that are known; a row that is nowhere is missing where it was."""
         known = self._ledger.rows_by_id()
-        absent = [source for source in listed if source.content_id == ABSENT]
-        self._ledger.append_missing([source.source_id for source in absent if source.source_id in known])
-        unknown = [source for source in absent if source.source_id not in known]
+        absent = [source for source in listing.sources if source.content_id == ABSENT]
+        could_be = [(source.source_id, *listing.elsewhere.get(source.source_id, ())) for source in absent]
+        self._ledger.append_missing({source_id for ids in could_be for source_id in ids if source_id in known})
+        unknown = [source for source, ids in zip(absent, could_be, strict=True) if known.keys().isdisjoint(ids)]
         scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
         self._ledger.append_scans(scans, self._settings)
-        return with_known_hashes([source for source in listed if source.content_id != ABSENT], known)
+        return with_known_hashes([source for source in listing.sources if source.content_id != ABSENT], known)
 
     def _with_groups(self, listed: Sequence[Source]) -> tuple[Source, ...]:
         """Gives them in the groups that they share with others, and records these."""

@@ -63,12 +63,15 @@ class SourceListing:
         sources: Sorted by uri, then by span.
         ignored: Paths, and rows of tables, that got no row, with the reason in brackets where it is not the extension; sorted.
         whole: All sources that the inputs hold, also those beyond a limit.
+        elsewhere: For a source that a table's row could mean at other places too: which sources it would be there, by their ids,
+            and where that is; also of sources beyond a limit.
     """
 
     inputs: tuple[GivenInput, ...]
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
     whole: InputSize
+    elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,12 @@ class _Found:
     licence: str = ""
     group: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source_id(self) -> str:
+        """See the module."""
+        return _source_id(self.uri, self.span)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -120,6 +129,7 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
         sources=tuple(sources.values()),
         ignored=tuple(sorted(ignored)),
         whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
+        elsewhere={item.source_id: item.elsewhere for item in found.values() if item.elsewhere},
     )
 
 
@@ -129,10 +139,15 @@ def file_group(uri: str) -> str:
 
 
 def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
-    """Known sources that lay in these inputs' folders and are no longer there; other folders are left alone."""
+    """Known sources that lay in these inputs' folders, or where rows of their tables could be, and are no longer there.
+
+    What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
+    """
     places, there = _Places(), _present_ids(listing)
-    inside = (source for source in known if any(_is_inside(source, given.folder) for given in listing.inputs))
-    return tuple(source for source in inside if source.source_id not in there and places.is_absent(source.location))
+    elsewhere = _elsewhere(listing, listing.elsewhere)
+    folders = [given.folder for given in listing.inputs]
+    of_inputs = (s for s in known if s.source_id in elsewhere or any(_is_inside(s, folder) for folder in folders))
+    return tuple(s for s in of_inputs if s.source_id not in there and _is_gone(s, elsewhere, places))
 
 
 def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str, int]:
@@ -145,11 +160,24 @@ def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str,
     places, there = _Places(), _present_ids(listing)
     emptied = {}
     for given in listing.inputs:
-        of_input = [s for s in known if s.source_id in given.source_ids or _is_inside(s, given.folder)]
+        elsewhere = _elsewhere(listing, given.source_ids)
+        own = {*given.source_ids, *elsewhere}
+        of_input = [source for source in known if source.source_id in own or _is_inside(source, given.folder)]
         unlisted = there.isdisjoint(source.source_id for source in of_input)
-        if of_input and unlisted and all(places.is_absent(source.location) for source in of_input):
+        if of_input and unlisted and all(_is_gone(source, elsewhere, places) for source in of_input):
             emptied[given.given] = len(of_input)
     return emptied
+
+
+def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, str]:
+    """Where the rows of some sources could be besides, by the ids of the sources that they would be there."""
+    return {
+        other: location for source_id in source_ids for other, location in listing.elsewhere.get(source_id, {}).items()
+    }
+
+
+def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "_Places") -> bool:
+    return places.is_absent(elsewhere.get(source.source_id, source.location))
 
 
 def _present_ids(listing: SourceListing) -> set[str]:
@@ -212,7 +240,7 @@ def _path(given: str) -> str:
 
 
 def _given_input(given: str, items: Iterable[_Found], places: _Places) -> GivenInput:
-    source_ids = frozenset(_source_id(item) for item in items)
+    source_ids = frozenset(item.source_id for item in items)
     return GivenInput(given=given, folder=_folder(_path(given), places), source_ids=source_ids)
 
 
@@ -284,6 +312,7 @@ def _merged(first: _Found, second: _Found) -> _Found:
         licence=first.licence or second.licence,
         group=first.group or second.group,
         extra={**second.extra, **first.extra},
+        elsewhere={**second.elsewhere, **first.elsewhere},
     )
 
 
@@ -306,7 +335,7 @@ def _same_file(left: str, right: str) -> bool:
 
 def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Source:
     return Source(
-        source_id=_source_id(item),
+        source_id=item.source_id,
         group_id=item.group or file_group(item.uri),
         uri=item.uri,
         location=item.location,
@@ -319,8 +348,8 @@ def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Sour
     )
 
 
-def _source_id(item: _Found) -> str:
-    return _short_hash(item.uri if item.span is None else f"{item.uri} {item.span}")
+def _source_id(uri: str, span: Span | None) -> str:
+    return _short_hash(uri if span is None else f"{uri} {span}")
 
 
 def _short_hash(text: str) -> str:
@@ -341,10 +370,12 @@ def _read_table(table: str, config: SourcesConfig, places: _Places, ignored: set
     rows_by_place: dict[tuple[str, str], int] = {}
     with places.of(table).open(table) as file:
         for row in _usable_rows(table, read_table(table, file, config.columns), ignored):
-            place = _first_present(row, folder, places)
+            candidates = [replace(place, path=_below(folder, place.path, places)) for place in row.places]
+            place = _first_present(candidates, places)
             first = rows_by_place.setdefault((place.path, str(place.span or "")), row.number)
             if first == row.number:
-                yield _row_found(row, place, folder)
+                others = [other for other in candidates if other != place]
+                yield _row_found(row, place, others, folder)
             else:
                 ignored.add(f"{table}, row {row.number} (the same video and span as row {first})")
 
@@ -367,9 +398,8 @@ def _usable_rows(table: str, rows: Iterable[TableRow | UnusableRow], ignored: se
         raise ValueError(f"{table}: no row can be used; row {first_unusable.number}, {first_unusable.why}")
 
 
-def _first_present(row: TableRow, folder: str, places: _Places) -> Place:
-    """Where the row's video is; the first place that it could be if it is nowhere."""
-    candidates = [replace(place, path=_below(folder, place.path, places)) for place in row.places]
+def _first_present(candidates: Sequence[Place], places: _Places) -> Place:
+    """Where a row's video is; the first place that it could be if it is nowhere."""
     if len(candidates) == 1:
         return candidates[0]
     return next((place for place in candidates if not places.is_absent(place.path)), candidates[0])
@@ -380,7 +410,7 @@ def _below(folder: str, path: str, places: _Places) -> str:
     return places.of(whole).absolute(whole)
 
 
-def _row_found(row: TableRow, place: Place, folder: str) -> _Found:
+def _row_found(row: TableRow, place: Place, others: Sequence[Place], folder: str) -> _Found:
     return _Found(
         uri=_uri(folder, place.path),
         location=place.path,
@@ -389,4 +419,5 @@ def _row_found(row: TableRow, place: Place, folder: str) -> _Found:
         licence=row.licence,
         group=row.group,
         extra=row.extra,
+        elsewhere={_source_id(_uri(folder, other.path), other.span): other.path for other in others},
     )

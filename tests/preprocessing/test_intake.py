@@ -28,12 +28,13 @@ class Line:
         self.read += [source.uri for source in sources]
         return {s.location: sha256(Path(s.location)) for s in sources}
 
-    def run(self, *names: str, settings: str = "f", retry_failed: bool = False) -> list[str]:
+    def run(self, *names: str, settings: str = "f", retry_failed: bool = False, limit: int | None = None) -> list[str]:
         """Names of the sources that were pending."""
         inputs = [str(self.raw / name) for name in names] or [str(self.raw)]
-        listing = find_sources(inputs, SourcesConfig(), limit=None)
+        listing = find_sources(inputs, SourcesConfig(), limit=limit)
         intake = Intake(self.ledger, settings, self.read_hashes)
-        intake.record_vanished(listing)
+        if limit is None:
+            intake.record_vanished(listing)
         pending = intake.take(listing, retry_failed=retry_failed)
         hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
         self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)
@@ -124,3 +125,48 @@ def test_a_row_of_a_table_without_its_file_is_missing_until_it_comes(line: Line)
     assert line.run("t.csv") == []
     assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
     assert set(line.ledger.rows_by_id()) == set(parts)
+
+
+RAW, CLIP = (f"{kind}_video/000000008/000000008783_x{end}.mp4" for kind, end in (("raw", ""), ("clip", "-000001")))
+
+
+@pytest.fixture
+def mira(line: Line) -> Line:
+    """A row of MiraData's, which may be a clip that was cut, or a span of the whole video."""
+    header = "index,video_id,start_frame,end_frame,dense_caption,fps\n"
+    (line.raw / "t.csv").write_text(f"{header}000000008783_x-000001,x,0,90,a,30\n")
+    for name in (RAW, CLIP):
+        (line.raw / name).parent.mkdir(parents=True)
+    return line
+
+
+@pytest.mark.parametrize("name", [RAW, CLIP])
+def test_a_row_that_could_be_elsewhere_is_missing_where_it_was(mira: Line, name: str) -> None:
+    (mira.raw / name).write_text("video")
+    assert mira.run("t.csv") == [name]
+    (mira.raw / name).unlink()
+    assert mira.run("t.csv", limit=1) == []
+    assert mira.rows() == {name: "missing"}
+    (mira.raw / name).write_text("video")
+    assert mira.run("t.csv") == []
+    assert mira.rows() == {name: "undecodable"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(RAW, CLIP), (CLIP, RAW)])
+def test_a_row_whose_file_gives_way_to_one_elsewhere_is_missing_where_it_was(
+    mira: Line, before: str, after: str
+) -> None:
+    (mira.raw / before).write_text("video")
+    mira.run("t.csv")
+    (mira.raw / after).write_text("another")
+    (mira.raw / before).unlink()
+    assert mira.run("t.csv") == [after]
+    assert mira.rows() == {before: "missing", after: "undecodable"}
+
+
+def test_a_video_that_was_cut_into_clips_stays_what_it_is_while_it_is_there(mira: Line) -> None:
+    (mira.raw / RAW).write_text("video")
+    mira.run("t.csv")
+    (mira.raw / CLIP).write_text("clip")
+    assert mira.run("t.csv") == [CLIP]
+    assert mira.rows() == {RAW: "undecodable", CLIP: "undecodable"}

@@ -212,6 +212,22 @@ def test_a_limited_run_over_a_table_is_not_emptied_by_the_rows_that_it_takes(tmp
     assert emptied_inputs(find_sources([str(table)], CONFIG, limit=1), known) == {}
 
 
+def test_a_table_is_emptied_when_all_its_rows_are_gone_from_where_they_were(tmp_path: Path) -> None:
+    raw = make_files(tmp_path / "raw", "a_b.mp4", "c_d.mp4")
+    table = raw / "sekai.csv"
+    table.write_text("videoFile\na_b_0000000_0000090.mp4\nc_d_0000030_0000120.mp4\n")
+    known = find(table).sources
+    assert [source.uri for source in known] == ["raw/a_b.mp4", "raw/c_d.mp4"]
+    (raw / "a_b.mp4").unlink()
+    assert emptied_inputs(find(table), known) == {}
+    (raw / "c_d.mp4").unlink()
+    assert [source.uri for source in find(table).sources] == [
+        "raw/a_b_0000000_0000090.mp4",
+        "raw/c_d_0000030_0000120.mp4",
+    ]
+    assert emptied_inputs(find(table), known) == {str(table): 2}
+
+
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"{VIDEOS} is absent")
 def test_the_real_folder_gives_one_source_a_media_file() -> None:
     listing = find(VIDEOS)
