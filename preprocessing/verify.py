@@ -26,8 +26,8 @@ CHUNK_BYTES = 8 << 20
 def verify(dataset: Dataset) -> tuple[str, ...]:
     """Everything that is off, one line each; nothing if the dataset is sound.
 
-    Checks the schema of every table, every byte of every shard against the ledger and its index, that sources, plan and
-    encodes add up, that all samples of all versions are where they should be, and that no version has a group in two splits.
+    Checks the schema of every table, every byte of every shard against the ledger and its index, that sources, plan and encodes
+    add up, that all samples of all versions are where they should be, and that the current version has no group in two splits.
     """
     broken = tuple(_check_ledger_schemas(dataset.storage))
     if broken:
@@ -37,19 +37,46 @@ def verify(dataset: Dataset) -> tuple[str, ...]:
 
 
 def remarks(dataset: Dataset) -> tuple[str, ...]:
-    """What is worth knowing of a sound dataset, one line each: no command mends it, and nothing has to.
+    """What is worth knowing of a dataset, sound or not, one line each: no command has to mend it.
 
-    So far: whether different versions of a library measured the sources that are `ok`.
+    So far: whether different versions of a library measured the sources that are `ok`, and which older versions have groups
+    in two splits. What cannot be read is left to `verify`.
     """
+    return (*_mixed_libraries(dataset), *_older_groups(dataset))
+
+
+def _mixed_libraries(dataset: Dataset) -> Iterator[str]:
+    parts = [key for key in dataset.storage.list("ledger") if _kind(key) == "sources"]
+    if any(problem for key in parts for problem in _check_part(dataset.storage, key)):
+        return
     measured = dataset.ledger.sources().filter(pc.field("status") == "ok")
     versions = [json.loads(text) for text in texts(measured["versions"])]
-    counts = {name: Counter(found.get(name) or "none" for found in versions) for name in LIBRARIES}
-    return tuple(
-        f"sources were measured with different versions of {name}: "
-        + ", ".join(f"{number} with {version}" for version, number in sorted(found.items()))
-        for name, found in counts.items()
-        if len(found) > 1
-    )
+    for name in LIBRARIES:
+        found = Counter(of_source.get(name) or "none" for of_source in versions)
+        if len(found) > 1:
+            said = ", ".join(f"{number} with {version}" for version, number in sorted(found.items()))
+            yield f"sources were measured with different versions of {name}: {said}"
+
+
+def _older_groups(dataset: Dataset) -> Iterator[str]:
+    current = dataset.record().manifest
+    for name in dataset.manifests():
+        table = None if name == current else _version(dataset, name)
+        split = [] if table is None else [*_groups_in_several_splits(table)]
+        if split:
+            yield (
+                f"{manifest_key(name)}: {len(split)} groups of this older version stand in more than one split "
+                f"({split[0]}{', ...' if len(split) > 1 else ''}); longtake gc removes it once it is neither kept nor pinned"
+            )
+
+
+def _version(dataset: Dataset, name: str) -> pa.Table | None:
+    """The rows of a version that is sound in itself."""
+    try:
+        table = dataset.load_manifest(name).table
+    except (OSError, ValueError):
+        return None
+    return table if table.schema.equals(MANIFEST) else None
 
 
 _SCHEMAS: Mapping[str, pa.Schema] = {
@@ -67,11 +94,19 @@ _SCHEMAS: Mapping[str, pa.Schema] = {
 
 def _check_ledger_schemas(storage: Storage) -> Iterator[str]:
     for key in storage.list("ledger"):
-        kind = key.removeprefix("ledger/").partition("-")[0]
-        if kind not in _SCHEMAS:
+        if _kind(key) not in _SCHEMAS:
             yield f"{key}: no table of this name belongs into a ledger"
         else:
-            yield from _check_table(storage, key, _SCHEMAS[kind], added=ADDED.get(kind, ()))
+            yield from _check_part(storage, key)
+
+
+def _check_part(storage: Storage, key: str) -> Iterator[str]:
+    kind = _kind(key)
+    return _check_table(storage, key, _SCHEMAS[kind], added=ADDED.get(kind, ()))
+
+
+def _kind(key: str) -> str:
+    return key.removeprefix("ledger/").partition("-")[0]
 
 
 def _check_table(storage: Storage, key: str, schema: pa.Schema, added: Collection[str] = ()) -> Iterator[str]:
@@ -188,7 +223,8 @@ def _check_manifests(dataset: Dataset) -> Iterator[str]:
             yield f"{manifest_key(name)}: has other columns than this version writes"
         else:
             yield from _check_places(name, samples, table["shard"].to_pylist(), table["clip_id"].to_pylist())
-            yield from _check_groups(name, table)
+            if name == current:
+                yield from _check_groups(name, table)
 
 
 def _samples(dataset: Dataset) -> set[tuple[str, str]]:
@@ -203,13 +239,18 @@ def _check_places(manifest: str, samples: set[tuple[str, str]], shards: list, cl
 
 
 def _check_groups(manifest: str, table: pa.Table) -> Iterator[str]:
+    for group_id, number in _groups_in_several_splits(table).items():
+        yield (
+            f"{manifest_key(manifest)}: group {group_id} stands in {number} splits; longtake plan, then encode, "
+            "publish a version that has it in one"
+        )
+
+
+def _groups_in_several_splits(table: pa.Table) -> dict[str, int]:
+    """The number of splits of each such group, by id."""
     places = table.group_by(["group_id", "split"]).aggregate([])
     splits = Counter(texts(places["group_id"]))
-    for group_id in sorted(group_id for group_id, number in splits.items() if number > 1):
-        yield (
-            f"{manifest_key(manifest)}: group {group_id} stands in {splits[group_id]} splits; longtake plan, then encode, "
-            "publish a version that has it in one, and gc removes this one"
-        )
+    return {group_id: splits[group_id] for group_id in sorted(splits) if splits[group_id] > 1}
 
 
 @dataclass(frozen=True, kw_only=True)

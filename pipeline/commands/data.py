@@ -238,8 +238,7 @@ def verify(dataset: DatasetArgument, as_json: options.Json = False) -> int:
     from preprocessing.dataset import Dataset
 
     opened = Dataset.open(dataset)
-    problems = checks.verify(opened)
-    remarks = () if problems else checks.remarks(opened)
+    problems, remarks = checks.verify(opened), checks.remarks(opened)
     lines = [*(problems or ["nothing is off"]), *(f"remark: {remark}" for remark in remarks)]
     emit({"problems": problems, "remarks": remarks}, as_json=as_json, lines=lines)
     return 1 if problems else 0

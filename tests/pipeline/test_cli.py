@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -13,7 +14,7 @@ from typer.exceptions import Exit
 
 from pipeline.cli import FAILED, INTERRUPTED, WRONG, exit_status
 from pipeline.config import build_recipe, load_recipe
-from preprocessing.dataset import Dataset
+from preprocessing.dataset import MANIFEST, Dataset, manifest_key
 from tests.pipeline.commands import longtake
 from tests.training.small_dataset import CODEC, MODEL
 from training.model.weights import RECORD_FILE, ModelRecord, record_to_json
@@ -192,6 +193,18 @@ def test_what_others_print_never_reaches_stdout() -> None:
     assert done.stdout == "result\n"
     assert "noise" in done.stderr
     assert "child noise" in done.stderr
+
+
+def test_verify_shows_remarks_beside_problems(tmp_path: Path) -> None:
+    dataset = Dataset.create(str(tmp_path / "d"))
+    rows = [{"clip_id": split, "shard": "none", "group_id": "g", "split": split} for split in ("eval", "train")]
+    older = dataset.write_manifest(pa.Table.from_pylist(rows, schema=MANIFEST))
+    dataset.write_manifest(MANIFEST.empty_table())
+    done = longtake("verify", str(tmp_path / "d"))
+    assert done.status == 1
+    *problems, remark = done.stdout.splitlines()
+    assert all("which does not have it" in problem for problem in problems)
+    assert remark.startswith(f"remark: {manifest_key(older)}: 1 groups of this older version")
 
 
 def test_evaluate_dry_run_names_the_videos_and_decodes_none(tmp_path: Path) -> None:

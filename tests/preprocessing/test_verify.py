@@ -132,6 +132,33 @@ def test_what_is_off_is_named(dataset: Dataset, problem: str) -> None:
     assert any(re.search(problem, line) for line in verify(dataset)), verify(dataset)
 
 
+def test_a_group_in_two_splits_of_an_older_version_is_a_remark(dataset: Dataset) -> None:
+    sound = dataset.load_manifest(None)
+    older = dataset.write_manifest(with_one_held_out(sound.table))
+    assert [problem for problem in verify(dataset) if "group g stands in 2 splits" in problem]
+    assert remarks(dataset) == ()
+    assert dataset.write_manifest(sound.table) == sound.sha256
+    assert verify(dataset) == ()
+    assert remarks(dataset) == (
+        f"{manifest_key(older)}: 1 groups of this older version stand in more than one split (g); "
+        "longtake gc removes it once it is neither kept nor pinned",
+    )
+
+
+@pytest.mark.parametrize("breakage", ["sources", "manifest"])
+def test_remarks_are_made_beside_problems_of_what_can_still_be_read(dataset: Dataset, breakage: str) -> None:
+    sound = dataset.load_manifest(None)
+    older = dataset.write_manifest(with_one_held_out(sound.table))
+    dataset.write_manifest(sound.table)
+    damaged = dataset.write_manifest(sound.table.slice(1))
+    dataset.write_manifest(sound.table)
+    dataset.storage.write_atomic(part_key("sources", 0) if breakage == "sources" else manifest_key(damaged), b"x")
+    broken = Dataset.open(dataset.storage.uri)
+    assert verify(broken)
+    (remark,) = remarks(broken)
+    assert remark.startswith(manifest_key(older))
+
+
 def test_gc_removes_what_only_old_versions_name(dataset: Dataset, tmp_path: Path) -> None:
     first = dataset.record().manifest
     second = build(dataset, tmp_path, CLIPS[4:])
