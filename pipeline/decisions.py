@@ -12,7 +12,7 @@ from pipeline.config import Recipe, build_recipe, fingerprint
 from preprocessing import candidates as candidates_step
 from preprocessing import decide as decide_step
 from preprocessing import rows
-from preprocessing.dataset import Dataset, about_other_scans
+from preprocessing.dataset import Dataset
 from preprocessing.decide import decide
 from preprocessing.relations import texts
 from preprocessing.replay import decided_clips
@@ -39,12 +39,12 @@ def refuse_other_scan_settings(dataset: Dataset, recipe: Recipe) -> None:
     """Planning measures nothing: it would answer under settings that the sources were not scanned with.
 
     Raises:
-        ValueError: If some sources were scanned in another way than the dataset's own recipe asks for; or if this recipe
-            would scan in another way, and the dataset has sources.
+        ValueError: If some sources were scanned in another way than the dataset's own recipe asks for, or nobody knows in which;
+            or if this recipe would scan in another way, and the dataset has sources.
     """
-    other = dataset.scanned_otherwise()
-    if other:
-        raise ValueError(about_other_scans(len(other)))
+    why_not = dataset.about_other_scans()
+    if why_not:
+        raise ValueError(why_not)
     stored = dataset.record().recipe
     if not stored or not dataset.ledger.source_ids():
         return

@@ -189,18 +189,25 @@ class Dataset:
         """Sources whose scans hold what other settings measured than those that the dataset has now."""
         return self.ledger.scanned_otherwise(self.record().fingerprints.get(SCAN_SETTINGS, ""))
 
+    def about_other_scans(self) -> str:
+        """What to say of the sources that are `scanned_otherwise`; empty where there are none."""
+        number = len(self.scanned_otherwise())
+        if not number:
+            return ""
+        if SCAN_SETTINGS not in self.record().fingerprints:  # older versions kept it at the end of a run
+            return (
+                f"{RECORD_KEY} does not say under which settings its {number} sources were scanned: the first run was ended "
+                "early; longtake scan (or preprocess) with their inputs keeps it, and scans anew what was measured otherwise"
+            )
+        return (
+            f"{number} sources were scanned under other settings than the dataset has now; longtake scan (or preprocess) "
+            "with their inputs scans them anew"
+        )
+
     def manifests(self) -> tuple[str, ...]:
         """Names of all versions that are stored."""
         names = (key.removeprefix("manifests/") for key in self.storage.list("manifests"))
         return tuple(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
-
-
-def about_other_scans(number: int) -> str:
-    """What to say of so many sources that are `Dataset.scanned_otherwise`."""
-    return (
-        f"{number} sources were scanned under other settings than the dataset has now; longtake scan (or preprocess) "
-        "with their inputs scans them anew"
-    )
 
 
 def manifest_key(sha256: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from preprocessing import plan_rows, rows
-from preprocessing.dataset import MANIFEST, Dataset, about_other_scans, manifest_key
+from preprocessing.dataset import MANIFEST, Dataset, manifest_key
 from preprocessing.parts import ADDED, with_added
 from preprocessing.pins import pins
 from preprocessing.relations import texts
@@ -141,9 +141,7 @@ def _check_sources(dataset: Dataset) -> Iterator[str]:
             yield f"clip {row['clip_id']} is {row['decision']} with reasons {row['reasons']}"
     ids = Counter(row["clip_id"] for row in clips)
     yield from (f"clip {clip_id} has {number} rows; expected one" for clip_id, number in ids.items() if number > 1)
-    other = dataset.scanned_otherwise()
-    if other:
-        yield about_other_scans(len(other))
+    yield from filter(None, [dataset.about_other_scans()])
 
 
 def _check_plan(dataset: Dataset) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import Tracking
-from preprocessing.dataset import SCAN_SETTINGS, Dataset, about_other_scans, manifest_table
+from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.lease import lease_owner
@@ -55,6 +55,7 @@ class PreprocessResult:
         without_caption: Clips that wait because no words could be written for them, with a line each.
         encoded_shards: Shards that this run wrote.
         scanned_otherwise: Sources that wait for a scan under the settings of now, with their clips as they were.
+        about_other_scans: What to do about them, in words.
         pilot: What the whole input would take, where a limit left some of it out.
     """
 
@@ -65,6 +66,7 @@ class PreprocessResult:
     without_caption: Mapping[str, str] = field(default_factory=dict)
     encoded_shards: int = 0
     scanned_otherwise: int = 0
+    about_other_scans: str = ""
     dataset: DatasetSummary
     pilot: Pilot | None = None
 
@@ -83,7 +85,7 @@ class PreprocessResult:
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped"
             + _in_brackets([f"{n} {reason}: {d.dropped_hours[reason]:.3f} h" for reason, n in d.dropped.items()]),
             f"kept clips: {d.in_version} in the version, {d.encode_failed} failed to encode, {d.waiting} waiting",
-            *([about_other_scans(self.scanned_otherwise)] if self.scanned_otherwise else ()),
+            *filter(None, [self.about_other_scans]),
             *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
             _version_line(d),
             *(self.pilot.lines() if self.pilot else ()),
@@ -294,6 +296,7 @@ class Driver:
             without_caption=self._captions.failed(self._kept),
             encoded_shards=self.encoded,
             scanned_otherwise=len(self._dataset.scanned_otherwise()),
+            about_other_scans=self._dataset.about_other_scans(),
             dataset=write_report(self._dataset, report_settings(self._recipe)),
             pilot=self._pilot(listing) if listing else None,
         )

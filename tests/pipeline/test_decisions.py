@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_scans_under_other_settings_than_the_stored_recipe_are_refused_and_chang
     (line,) = capfd.readouterr().err.splitlines()
     assert f"{len(SCANS) - 1} sources were scanned under other settings" in line
     assert "longtake scan (or preprocess) with their inputs" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []], ids=["dry run", "plan"])
+def test_scans_under_settings_that_nobody_recorded_are_refused_for_that_and_change_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], dry_run: list[str]
+) -> None:
+    dataset = Dataset.create(str(tmp_path))
+    dataset.ledger.append_scans(SCANS, "f")
+    dataset.write_record(replace(record_of(load_recipe("embedded")), fingerprints={}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert exit_status(partial(app, ["plan", "--dataset", str(tmp_path), *dry_run])) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"under which settings its {len(SCANS)} sources were scanned" in line
+    assert "longtake scan (or preprocess) with their inputs" in line
+    assert "other settings" not in line
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
