@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from preprocessing.config import SourcesConfig
+from preprocessing.dataset import RECORD_KEY, Dataset
 from preprocessing.duplicates import duplicates, unread_sources, with_hashes, with_known_hashes
 from preprocessing.groups import shared_groups
 from preprocessing.input_files import ABSENT
@@ -11,18 +13,30 @@ from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, emptied_inputs, vanished_sources
+from preprocessing.sources import SourceListing, emptied_inputs, find_sources, vanished_sources
+from preprocessing.storage import open_storage
 
 ReadHashes = Callable[[Sequence[Source]], Mapping[str, str]]
 """SHA-256 by location, of files that nobody read yet; those that cannot be read are left out."""
 
 
-def refuse_emptied_inputs(ledger: Ledger, listing: SourceListing) -> None:
-    """A disk that is not mounted looks like an input whose videos are all gone: nothing is taken from such a one.
+def inputs_of(
+    dataset_uri: str, inputs: Sequence[str], config: SourcesConfig, *, limit: int | None, accept_missing: bool
+) -> SourceListing:
+    """What the inputs of a dataset, which may not be there yet, hold; nothing is written.
 
     Raises:
-        ValueError: If not one of the sources that the dataset knows of an input is there any more.
+        ValueError: As `find_sources`; or if not one of the sources that the dataset knows of an input is there any more, and
+            this is not said to be meant.
     """
+    listing = find_sources(inputs, config, limit=limit)
+    if not accept_missing and open_storage(dataset_uri).exists(RECORD_KEY):
+        _refuse_emptied_inputs(Dataset.open(dataset_uri).ledger, listing)
+    return listing
+
+
+def _refuse_emptied_inputs(ledger: Ledger, listing: SourceListing) -> None:
+    """A disk that is not mounted looks like an input whose videos are all gone: nothing is taken from such a one."""
     known = [source_from_row(row) for row in ledger.rows_by_id().values() if row["reason"] != Reason.MISSING]
     emptied = emptied_inputs(listing, known)
     if emptied:

@@ -93,7 +93,7 @@ def preprocess(
     """Scan, plan and encode videos; what is done is not done again."""
     settings = dataset_recipe(dataset, recipe, overrides)
     if dry_run:
-        _say_inputs(inputs, settings, limit, as_json)
+        _say_inputs(inputs, dataset, settings, limit, accept_missing=accept_missing, as_json=as_json)
         return
     from pipeline.jobs import preprocess as job
     from pipeline.tracking.tracked_run import Tracking
@@ -122,7 +122,7 @@ def scan(
     """Decode videos once: transitions, signals over time, thumbnails."""
     settings = dataset_recipe(dataset, recipe, overrides)
     if dry_run:
-        _say_inputs(inputs, settings, limit, as_json)
+        _say_inputs(inputs, dataset, settings, limit, accept_missing=accept_missing, as_json=as_json)
         return
     from pipeline.jobs import preprocess as job
     from pipeline.tracking.tracked_run import Tracking
@@ -134,10 +134,12 @@ def scan(
     emit(result.as_dict(), as_json=as_json, lines=result.lines())
 
 
-def _say_inputs(inputs: list[str], settings: Recipe, limit: int | None, as_json: bool) -> None:
-    from preprocessing.sources import find_sources
+def _say_inputs(
+    inputs: list[str], dataset: str, settings: Recipe, limit: int | None, *, accept_missing: bool, as_json: bool
+) -> None:
+    from preprocessing.intake import inputs_of
 
-    listing = find_sources(inputs, settings.sources, limit=limit)
+    listing = inputs_of(dataset, inputs, settings.sources, limit=limit, accept_missing=accept_missing)
     names = [source.name for source in listing.sources]
     lines = [*names, f"{len(names)} sources, {len(listing.ignored)} files or rows ignored"]
     emit({"sources": names, "ignored": listing.ignored}, as_json=as_json, lines=lines)

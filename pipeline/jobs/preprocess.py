@@ -10,15 +10,13 @@ from pipeline.decisions import refuse_other_scan_settings
 from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing import plan_rows
-from preprocessing.dataset import RECORD_KEY, Dataset
+from preprocessing.dataset import Dataset
 from preprocessing.encode import encode_fingerprint
-from preprocessing.intake import refuse_emptied_inputs
+from preprocessing.intake import inputs_of
 from preprocessing.plan import pending_shards
 from preprocessing.plan_rows import shard_keys
 from preprocessing.relations import texts
 from preprocessing.samples import Source
-from preprocessing.sources import SourceListing, find_sources
-from preprocessing.storage import open_storage
 
 
 def scan_dataset(
@@ -38,7 +36,7 @@ def scan_dataset(
         ValueError: If an input or the dataset is wrong.
         LeaseTaken: If another driver writes the dataset.
     """
-    listing = _listed(inputs, dataset_uri, recipe, limit=limit, accept_missing=accept_missing)
+    listing = inputs_of(dataset_uri, inputs, recipe.sources, limit=limit, accept_missing=accept_missing)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(listing, complete=limit is None, retry_failed=retry_failed)
         driver.scan_beside_encode(listing.sources, plan_rows.PLAN.empty_table())
@@ -62,7 +60,7 @@ def preprocess(
         ValueError: If an input or the dataset is wrong.
         LeaseTaken: If another driver writes the dataset.
     """
-    listing = _listed(inputs, dataset_uri, recipe, limit=limit, accept_missing=accept_missing)
+    listing = inputs_of(dataset_uri, inputs, recipe.sources, limit=limit, accept_missing=accept_missing)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(listing, complete=limit is None, retry_failed=retry_failed)
         first, *later = _waves(listing.sources, recipe.cluster.wave_sources)
@@ -147,16 +145,6 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
         clips=waiting.num_rows,
         hours=round(float(np.sum(waiting["end_s"].to_numpy() - waiting["start_s"].to_numpy())) / 3600, 6),
     )
-
-
-def _listed(
-    inputs: Sequence[str], dataset_uri: str, recipe: Recipe, *, limit: int | None, accept_missing: bool
-) -> SourceListing:
-    """What the inputs hold; refused before anything is written where all that is known of one of them is gone."""
-    listing = find_sources(inputs, recipe.sources, limit=limit)
-    if not accept_missing and open_storage(dataset_uri).exists(RECORD_KEY):
-        refuse_emptied_inputs(Dataset.open(dataset_uri).ledger, listing)
-    return listing
 
 
 def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:

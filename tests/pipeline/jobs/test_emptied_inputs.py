@@ -55,6 +55,18 @@ def test_an_input_that_lost_all_its_videos_is_refused_before_anything_is_written
     assert run(command, raw).status == 0  # nothing is left that could vanish
 
 
+@pytest.mark.parametrize("command", ["scan", "preprocess"])
+def test_a_dry_run_refuses_what_the_run_would(command: str, raw: Path) -> None:
+    assert run(command, raw, "--dry-run").status == 0
+    for video in raw.iterdir():
+        video.unlink()
+    before = {path: path.read_bytes() for path in raw.parent.rglob("*") if path.is_file()}
+    refused, accepted = run(command, raw, "--dry-run"), run(command, raw, "--dry-run", "--accept-missing")
+    assert (refused.status, refused.stderr) == (WRONG, run(command, raw).stderr)
+    assert (accepted.status, accepted.stdout) == (0, "0 sources, 0 files or rows ignored\n")
+    assert {path: path.read_bytes() for path in raw.parent.rglob("*") if path.is_file()} == before
+
+
 def test_an_input_that_lost_some_videos_and_one_that_never_had_any_are_as_before(raw: Path) -> None:
     empty = raw.parent / "empty"
     empty.mkdir()
