@@ -1,4 +1,7 @@
-"""CSV, TSV, JSONL and Parquet to rows of named values."""
+"""CSV, TSV, JSONL and Parquet to rows of named values.
+
+Quotes follow CSV's rules in TSV too: what begins with one ends with one, may hold tabs and ends of lines, and doubles those in it.
+"""
 
 import csv
 import io
@@ -10,6 +13,11 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+_ABOUT_QUOTES = (
+    'is a quote (") not closed, or not doubled? In CSV and TSV a value that begins with a quote ends at the next single one, over '
+    "lines too: begin no value with one, or put it in quotes and double those in it"
+)
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -46,12 +54,13 @@ def _csv_rows(name: str, file: BinaryIO, *, delimiter: str) -> tuple[Iterable[st
         raise ValueError(f"{name}: there are two columns {', '.join(sorted(twice))}")
 
     def rows() -> Iterator[Mapping[str, object]]:
-        number = 0
-        with _refusing(name, lambda: f"row {number + 1}"):
+        number, line = 0, reader.line_num + 1
+        with _refusing(name, lambda: f"row {number + 1}, from line {line} on"):
             for values in filter(None, reader):
                 if any(values[len(header) :]):
                     raise ValueError(f"it has {len(values)} values, the header {len(header)} columns")
                 number += 1
+                line = reader.line_num + 1
                 yield dict(zip(header, values, strict=False))
 
     return header, rows()
@@ -92,5 +101,7 @@ def _refusing(name: str, place: Callable[[], str]) -> Iterator[None]:
     """Turns what readers raise into one message that names the table and the place."""
     try:
         yield
-    except (csv.Error, ValueError, pa.ArrowException) as error:
+    except csv.Error as error:
+        raise ValueError(f"{name} is no readable table ({place()}): {error}; {_ABOUT_QUOTES}") from error
+    except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{name} is no readable table ({place()}): {error}") from error

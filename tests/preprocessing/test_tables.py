@@ -138,8 +138,12 @@ def test_a_row_that_names_no_video_says_which_column_is_wrong_and_harms_no_other
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
-        ("path\na.mp4,x\n", {}, r"t.csv is no readable table \(row 1\): it has 2 values, the header 1 columns"),
-        ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1\): unexpected end of data"),
+        (
+            "path\na.mp4,x\n",
+            {},
+            r"t.csv is no readable table \(row 1, from line 2 on\): it has 2 values, the header 1 ",
+        ),
+        ('path,caption\na.mp4,"x\n', {}, r"no readable table \(row 1, from line 2 on\): unexpected end of data"),
         ("path,path\na,b\n", {}, "two columns path"),
         ("path\na.mp4\n", {"caption": "txt"}, r"there is no column txt \(sources.columns.caption\); it has path"),
         (b"path\n\xff\n", {}, "no readable table"),
@@ -149,6 +153,17 @@ def test_a_row_that_names_no_video_says_which_column_is_wrong_and_harms_no_other
 def test_what_is_no_table_of_these_columns_is_refused(text: str | bytes, columns: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rows(text, **columns)
+
+
+@pytest.mark.parametrize(
+    "bad", ['"Run, he said', '"Run," he said', '"' + "x" * 200_000], ids=["open", "within", "open in a large table"]
+)
+@pytest.mark.parametrize(("suffix", "tab"), [(".csv", ","), (".tsv", "\t")])
+def test_a_wrong_quote_is_refused_with_its_row_and_line_and_what_to_do(suffix: str, tab: str, bad: str) -> None:
+    text = f'path{tab}caption\na.mp4{tab}"two\nlines"\nb.mp4{tab}{bad}\nc.mp4{tab}x\n'
+    with pytest.raises(ValueError, match=rf"^t{suffix} is no readable table \(row 2, from line 4 on\): ") as refused:
+        rows(text, f"t{suffix}")
+    assert "a value that begins with a quote" in str(refused.value)
 
 
 # --- tables over files ---
