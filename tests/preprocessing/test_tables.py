@@ -123,6 +123,10 @@ def test_a_rate_counts_where_a_table_says_so_and_the_row_has_frames() -> None:
         ("path,caption\na.mp4,x\n,y\n", {}, 2, "column path: there is no value"),
         ("path\na.mp4\nb\0.mp4\n", {}, 2, "column path: it holds a zero character"),
         (MIRADATA.replace("000000008783_", "x"), {}, 1, "column index: expected one like"),
+        (MIRADATA.replace("23.976", "0"), {}, 1, "column fps: expected frames a second, a number above 0; got '0'"),
+        (MIRADATA.replace("23.976", "-24"), {}, 1, "column fps: expected frames a second.*'-24'"),
+        (MIRADATA.replace("23.976", "inf"), {}, 1, "column fps: expected frames a second.*'inf'"),
+        (MIRADATA.replace("23.976", "nan"), {}, 1, "column fps: expected frames a second.*'nan'"),
     ],
 )
 def test_a_row_that_names_no_video_says_which_column_is_wrong_and_harms_no_other(
