@@ -8,7 +8,7 @@ import pytest
 
 from preprocessing import rows
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_key
-from preprocessing.parts import ADDED, part_key
+from preprocessing.parts import part_key
 from preprocessing.pins import Pin, pin, unpin
 from preprocessing.plan_rows import shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord
@@ -57,13 +57,22 @@ def test_a_ledger_from_before_a_score_was_measured_is_sound(dataset: Dataset) ->
     assert {row[rows.SCORES[-1]] for row in reopened.ledger.plan()["scores"].to_pylist()} == {None}
 
 
-def test_a_dataset_from_before_a_column_was_added_is_sound(dataset: Dataset) -> None:
-    key = part_key("plan", 0)
-    older = read_parquet(dataset.storage, key).drop_columns(list(ADDED["plan"]))
-    write_parquet(dataset.storage, key, older)
+@pytest.mark.parametrize(("kind", "column"), [("plan", "extra"), ("sources", "table_fps")])
+def test_a_dataset_from_before_a_column_was_added_is_sound(dataset: Dataset, kind: str, column: str) -> None:
+    key = part_key(kind, 0)
+    before = read_parquet(dataset.storage, key)
+    write_parquet(dataset.storage, key, before.drop_columns([column]))
     reopened = Dataset.open(dataset.storage.uri)
     assert verify(reopened) == ()
-    assert [clip.extra for shard in shards_of_plan(reopened.ledger.plan()) for clip in shard.clips] == [{}] * len(CLIPS)
+    read = {"plan": reopened.ledger.plan, "sources": reopened.ledger.sources}[kind]()
+    assert read[column].to_pylist() == [None] * before.num_rows
+
+
+def test_a_plan_from_before_its_clips_had_other_columns_gives_them_none(dataset: Dataset) -> None:
+    key = part_key("plan", 0)
+    write_parquet(dataset.storage, key, read_parquet(dataset.storage, key).drop_columns(["extra"]))
+    plan = Dataset.open(dataset.storage.uri).ledger.plan()
+    assert [clip.extra for shard in shards_of_plan(plan) for clip in shard.clips] == [{}] * len(CLIPS)
 
 
 @pytest.mark.parametrize("place", [0, 700, -2000, -1])
