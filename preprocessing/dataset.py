@@ -65,7 +65,7 @@ class DatasetRecord:
     """
 
     schema_version: int = SCHEMA_VERSION
-    recipe: Mapping[str, object] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     codec: CodecRecord | None = None
     captioner: Mapping[str, Any] | None = None
