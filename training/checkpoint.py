@@ -2,8 +2,8 @@
 
 A checkpoint is a folder: the fragments of all ranks (`training.engine.fragments`), ``checkpoint.json``, which says what
 they belong to, and a list of the files of each rank with their sizes and checksums: by the sizes a checkpoint that was cut
-off while it was written is told from a whole one, by the sums, where it is read, a damaged one. Any number of ranks reads
-what any number wrote. Frozen weights are not in it; they come from where the stage began, and a hash makes sure that they
+off while it was written is told from a whole one, by the sums, where it is read, a damaged one, which is set aside under
+another name. Any number of ranks reads what any number wrote. Frozen weights are not in it; they come from where the stage began, and a hash makes sure that they
 are the same. A stage ends with a model folder of plain safetensors, made from its last checkpoint, and the next stage
 begins from it.
 """
@@ -14,6 +14,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ _KINDS: Mapping[Weights, str] = {"live": WEIGHT, "ema": EMA}
 CHECKPOINT_FILE = "checkpoint.json"
 LIST_PREFIX = "files-of-rank-"
 STEP_PREFIX = "step-"
+DAMAGED_PREFIX = "damaged-"
+"""Begins the names of checkpoints that were set aside: nothing looks for them, and nothing removes them."""
 READ_BYTES = 1 << 20
 """Read at once for a checksum."""
 
@@ -100,7 +103,11 @@ def _xxh3(path: Path) -> str:
 
 
 def damaged_files(folder: Path, ranks: Iterable[int]) -> list[str]:
-    """Names of the files of these ranks whose bytes are not those that were written; all of them are read."""
+    """Names of the files of these ranks whose bytes are not those that were written; all of them are read.
+
+    Raises:
+        OSError: If one cannot be read.
+    """
     listed = (item for rank in ranks for item in _listed(folder, rank).items())
     return [name for name, file in listed if file.xxh3 is not None and _xxh3(folder / name) != file.xxh3]
 
@@ -122,20 +129,40 @@ def complete_steps(checkpoints: Path) -> tuple[int, ...]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that the ranks wrote is there in its full size."""
+    """Whether every file that the ranks wrote is there in its full size, as far as one can see."""
     try:
-        ranks = range(read_checkpoint(folder).num_ranks)
-        listed = [item for rank in ranks for item in _listed(folder, rank).items()]
-        return all((folder / name).stat().st_size == file.size for name, file in listed)
-    except (OSError, ValueError, TypeError):
+        return not _is_cut_off(folder)
+    except OSError:
         return False
 
 
+def _is_cut_off(folder: Path) -> bool:
+    """Whether a file that the ranks wrote is missing or shorter; an OSError where the disk does not say."""
+    try:
+        ranks = range(read_checkpoint(folder).num_ranks)
+        listed = [item for rank in ranks for item in _listed(folder, rank).items()]
+        return any((folder / name).stat().st_size != file.size for name, file in listed)
+    except (FileNotFoundError, ValueError, TypeError):
+        return True
+
+
 def remove_incomplete(checkpoints: Path) -> None:
-    """Remove checkpoints that were cut off; nobody may be writing one."""
+    """Remove checkpoints that were cut off, and set aside those that the disk does not give; nobody may be writing one."""
     for folder in checkpoints.glob(f"{STEP_PREFIX}*"):
-        if not is_complete(folder):
-            shutil.rmtree(folder)
+        try:
+            if _is_cut_off(folder):
+                shutil.rmtree(folder)
+        except OSError as error:
+            logger.warning("%s is passed over: %s", folder, error)
+            _set_aside(folder)
+
+
+def _set_aside(folder: Path) -> None:
+    """Give a checkpoint a name under which it counts no more; its files stay for people to look at."""
+    places = (folder.with_name(f"{DAMAGED_PREFIX}{n}-{folder.name}") for n in count(1))
+    place = next(place for place in places if not place.exists())
+    folder.rename(place)
+    logger.warning("%s is now %s: it counts no more, and nothing removes it but you", folder, place.name)
 
 
 def prune(checkpoints: Path, config: CheckpointConfig) -> None:
@@ -200,7 +227,7 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
         ValueError: If the checkpoint belongs to another run, naming every difference.
     """
     step = _newest_undamaged(engine, checkpoints)
-    if step == 0:
+    if not step:
         return 0
     folder = step_folder(checkpoints, step)
     stored = read_checkpoint(folder)
@@ -212,24 +239,34 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
 
 
 def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
-    """Steps done at it, 0 where there is none; the ranks share the reading."""
-    step: float = math.inf
-    while step := _newest_before(step, engine, checkpoints):
+    """Steps done at it, 0 where there is none; the ranks share the reading, and rank 0 sets aside what is damaged."""
+    while step := _newest_complete(engine, checkpoints):
         folder = step_folder(checkpoints, step)
-        damaged = damaged_files(folder, range(read_checkpoint(folder).num_ranks)[engine.rank :: engine.num_ranks])
-        if damaged:
-            logger.warning("%s is damaged and passed over: %s not what was written", folder, ", ".join(damaged))
-        if not any(engine.sum_over_ranks([float(len(damaged))])):
+        damage = _damage_of_share(engine, folder)
+        if damage:
+            logger.warning("%s is damaged and passed over: %s", folder, damage)
+        if not any(engine.sum_over_ranks([float(bool(damage))])):
             break
+        if engine.rank == 0:
+            _set_aside(folder)
     return step
 
 
-def _newest_before(limit: float, engine: Engine, checkpoints: Path) -> int:
-    """Steps done at the newest complete checkpoint of fewer, 0 where there is none; the same on all ranks."""
+def _newest_complete(engine: Engine, checkpoints: Path) -> int:
+    """Steps done at the newest complete checkpoint, 0 where there is none; the same on all ranks."""
     # rank 0 looks: a checkpoint that a dying predecessor completes just now must not be seen by some ranks only
-    steps = complete_steps(checkpoints) if engine.rank == 0 else ()
-    found = max((step for step in steps if step < limit), default=0)
+    found = (newest_step(checkpoints) or 0) if engine.rank == 0 else 0
     return int(*engine.sum_over_ranks([float(found)]))
+
+
+def _damage_of_share(engine: Engine, folder: Path) -> str:
+    """What is wrong with this rank's share of the files of a checkpoint; empty if nothing is."""
+    try:
+        ranks = range(read_checkpoint(folder).num_ranks)[engine.rank :: engine.num_ranks]
+        damaged = damaged_files(folder, ranks)
+    except OSError as error:
+        return str(error)
+    return f"{', '.join(damaged)} not what was written" if damaged else ""
 
 
 def start_weights(

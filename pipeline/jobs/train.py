@@ -126,10 +126,9 @@ def _refuse_too_many_workers(job: StageJob) -> None:
 
 
 def _clean_up(job: StageJob) -> None:
-    """Leave only whole checkpoints of an earlier attempt."""
+    """Leave only whole checkpoints of an earlier attempt, and all of them: the newest may be found damaged."""
     job.checkpoints.mkdir(parents=True, exist_ok=True)
     remove_incomplete(job.checkpoints)
-    prune(job.checkpoints, job.train.checkpoint)
     failures.forget(job.folder)
     warning_log.forget(job.folder)
     (job.checkpoints / RAY_STATE).unlink(missing_ok=True)

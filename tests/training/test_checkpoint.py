@@ -1,6 +1,9 @@
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +80,58 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line(
     assert restore(tmp_path) == 2
     for step in (4, 6):
         assert f"{step_folder(tmp_path, step)} is damaged and passed over: {name}" in caplog.text
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_no_good_one_is_removed_for_it(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    flip(write(tmp_path, 4, val_loss=0.1) / "rank-00000.safetensors", -1)
+    assert restore(tmp_path) == restore(tmp_path) == newest_step(tmp_path) == 2
+    assert kept(tmp_path, keep=1) == (2,)
+    flip(write(tmp_path, 4) / "rank-00000.safetensors", -1)
+    assert restore(tmp_path) == 2
+    remove_incomplete(tmp_path)
+    aside = ["damaged-1-step-00000004", "damaged-2-step-00000004"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*aside, "step-00000002"]
+    assert all((tmp_path / name / "rank-00000.safetensors").is_file() for name in aside)
+
+
+def no_disk(monkeypatch: pytest.MonkeyPatch, function: str, name: str) -> None:
+    """Reading a file of this name, or looking for it, is an I/O error."""
+    real = getattr(Path, function)
+
+    def failing(path: Path, *arguments: Any, **options: Any) -> object:
+        if path.name == name and "step-00000004" in str(path.parent):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, function, failing)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (2, 4):
+        write(tmp_path, step)
+    with monkeypatch.context() as patch:
+        no_disk(patch, "open", "rank-00000.safetensors")
+        assert restore(tmp_path) == 2
+    assert "step-00000004 is damaged and passed over: [Errno 5] Input/output error" in caplog.text
+    (tmp_path / "damaged-1-step-00000004").rename(step_folder(tmp_path, 4))
+    assert restore(tmp_path) == 4
+
+
+@pytest.mark.parametrize(("function", "name"), [("read_text", "checkpoint.json"), ("stat", "rank-00000.safetensors")])
+def test_one_that_the_disk_does_not_give_is_not_taken_for_one_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str, name: str
+) -> None:
+    write(tmp_path, 4)
+    with monkeypatch.context() as patch:
+        no_disk(patch, function, name)
+        assert complete_steps(tmp_path) == ()
+        remove_incomplete(tmp_path)
+    assert "step-00000004 is passed over: [Errno 5] Input/output error" in caplog.text
+    (tmp_path / "damaged-1-step-00000004").rename(step_folder(tmp_path, 4))
+    assert restore(tmp_path) == 4
 
 
 @pytest.mark.parametrize("place", [-1, 20])
