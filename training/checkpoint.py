@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -47,6 +47,9 @@ DAMAGED_PREFIX = "damaged-"
 READ_BYTES = 1 << 20
 """Read at once for a checksum."""
 
+OnRead = Callable[[], None]
+"""Is called after each piece of a file that was read; what takes minutes is seen to go on."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -77,7 +80,7 @@ def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> 
     if engine.rank == 0:
         written.append(folder / CHECKPOINT_FILE)
         written[-1].write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
-    files = {path.name: asdict(StoredFile(size=path.stat().st_size, xxh3=_xxh3(path))) for path in written}
+    files = {path.name: asdict(_stored_file(path, engine.has_read)) for path in written}
     (folder / _list_name(engine.rank)).write_text(json.dumps(files, indent=2, sort_keys=True) + "\n")
 
 
@@ -94,22 +97,27 @@ def _listed(folder: Path, rank: int) -> dict[str, StoredFile]:
     }
 
 
-def _xxh3(path: Path) -> str:
+def _stored_file(path: Path, on_read: OnRead) -> StoredFile:
+    return StoredFile(size=path.stat().st_size, xxh3=_xxh3(path, on_read))
+
+
+def _xxh3(path: Path, on_read: OnRead) -> str:
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while data := file.read(READ_BYTES):
             digest.update(data)
+            on_read()
     return digest.hexdigest()
 
 
-def damaged_files(folder: Path, ranks: Iterable[int]) -> list[str]:
+def damaged_files(folder: Path, ranks: Iterable[int], on_read: OnRead) -> list[str]:
     """Names of the files of these ranks whose bytes are not those that were written; all of them are read.
 
     Raises:
         OSError: If one cannot be read.
     """
     listed = (item for rank in ranks for item in _listed(folder, rank).items())
-    return [name for name, file in listed if file.xxh3 is not None and _xxh3(folder / name) != file.xxh3]
+    return [name for name, file in listed if file.xxh3 is not None and _xxh3(folder / name, on_read) != file.xxh3]
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -215,7 +223,7 @@ def _clip_format(values: Mapping[str, Any] | None) -> ClipFormat | None:
 def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord, *, allow_changed: bool) -> int:
     """Bring the engine to its newest checkpoint that is whole and undamaged; returns the optimizer steps done.
 
-    All ranks must call it.
+    All ranks must call it. What a rank reads is progress of `engine.has_read`, so the others wait for it however long it takes.
 
     Args:
         engine: As it was when the stage began, frozen weights included.
@@ -232,7 +240,10 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
     folder = step_folder(checkpoints, step)
     stored = read_checkpoint(folder)
     refuse_other_run(folder, stored, expected, allow_changed=allow_changed)
-    load_fragments(StoredFragments(folder, num_ranks=stored.num_ranks), engine.fragments)
+    fragments = StoredFragments(folder, num_ranks=stored.num_ranks)
+    for fragment in engine.fragments:
+        load_fragments(fragments, (fragment,))
+        engine.has_read()
     engine.restore_num_updates(stored.num_updates)
     engine.publish()
     return step
@@ -263,7 +274,7 @@ def _damage_of_share(engine: Engine, folder: Path) -> str:
     """What is wrong with this rank's share of the files of a checkpoint; empty if nothing is."""
     try:
         ranks = range(read_checkpoint(folder).num_ranks)[engine.rank :: engine.num_ranks]
-        damaged = damaged_files(folder, ranks)
+        damaged = damaged_files(folder, ranks, engine.has_read)
     except OSError as error:
         return str(error)
     return f"{', '.join(damaged)} not what was written" if damaged else ""
@@ -298,7 +309,7 @@ def load_weights(model: MemoryPackTransformer3DModel, folder: Path, weights: Wei
         ValueError: If the model is not what the stage began from, no average was kept, or the checkpoint is damaged.
     """
     record = read_checkpoint(folder)
-    damaged = damaged_files(folder, range(record.num_ranks))
+    damaged = damaged_files(folder, range(record.num_ranks), lambda: None)
     if damaged:
         raise ValueError(f"{folder} is damaged: {', '.join(damaged)} not what was written; choose another by --step")
     if weights_sha256(model.state_dict()) != record.base_sha256:

@@ -131,7 +131,8 @@ class EngineConfig(Settings):
     """Keep fp32 weights and moments in CPU memory and update them there; needs ZeRO-1, 2 or 3."""
     step_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that ranks wait for each other without progress of any, before the run is ended and begun again. Files of a
-    checkpoint that grow are progress; loading the weights to begin from is not, where a rank is slower than the others."""
+    checkpoint that grow are progress, and so is reading one; loading the weights to begin from is not, where a rank is slower
+    than the others."""
 
     @model_validator(mode="after")
     def _zero_0_keeps_nothing_apart(self) -> Self:

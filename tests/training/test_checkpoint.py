@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.engine import rank_worker
 from tests.training.small_dataset import CODEC, MODEL
+from training import checkpoint
 from training.checkpoint import (
     complete_steps,
     load_weights,
@@ -132,6 +133,26 @@ def test_one_that_the_disk_does_not_give_is_not_taken_for_one_that_was_cut_off(
     assert "step-00000004 is passed over: [Errno 5] Input/output error" in caplog.text
     (tmp_path / "damaged-1-step-00000004").rename(step_folder(tmp_path, 4))
     assert restore(tmp_path) == 4
+
+
+def test_every_piece_that_is_read_for_a_checkpoint_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "READ_BYTES", 1 << 16)
+    read = []
+
+    class Noting(PlainEngine):
+        def has_read(self) -> None:
+            read.append(1)
+
+    noting = Noting(rank_worker.module("teacher"), rank_worker.optimizer())
+    folder = step_folder(tmp_path, 2)
+    folder.mkdir(parents=True)
+    write_checkpoint(noting, folder, RECORD)
+    pieces = (folder / "rank-00000.safetensors").stat().st_size >> 16
+    assert pieces > 3
+    assert len(read) > pieces
+    read.clear()
+    assert restore_newest(noting, tmp_path, RECORD, allow_changed=False) == 2
+    assert len(read) > pieces + len(noting.fragments)
 
 
 @pytest.mark.parametrize("place", [-1, 20])

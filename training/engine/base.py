@@ -113,6 +113,10 @@ class Engine(Protocol):
         """Each value summed over the ranks; every rank must call it with as many."""
         ...
 
+    def has_read(self) -> None:
+        """This rank has read one more piece of a file: progress, where the others may be waiting for it."""
+        ...
+
     @property
     def fragments(self) -> tuple[Fragment, ...]:
         """What this rank's optimizer holds; the ranks together hold every element of every trained parameter."""

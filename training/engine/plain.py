@@ -76,6 +76,9 @@ class PlainEngine:
         """The values themselves."""
         return list(values)
 
+    def has_read(self) -> None:
+        """Nobody waits."""
+
     @property
     def fragments(self) -> tuple[Fragment, ...]:
         """All, whole."""

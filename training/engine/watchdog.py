@@ -3,7 +3,7 @@
 Ranks that lose step with each other do not fail: a collective operation waits, and a time-out of the process group was
 seen not to end it (gloo, torch 2.13). So every rank writes to a file how often it has met the others, and a thread of a
 rank that waits reads what all ranks wrote. No progress of anybody for the time-out ends it: never how long a step takes,
-nor how long a checkpoint is written, as long as its files grow. A disk that hangs and holds the heartbeats as well hangs
+nor how long a checkpoint is written or read, as long as its files grow and pieces of it are read. A disk that hangs and holds the heartbeats as well hangs
 this thread too.
 """
 
@@ -26,10 +26,12 @@ class Beat:
     Attributes:
         meetings: Points that all ranks pass together at which it has arrived.
         num_bytes: What it sees written, while it writes or waits for files.
+        num_read: Pieces of files that it has read, where others may be waiting for that.
     """
 
     meetings: int
     num_bytes: int = 0
+    num_read: int = 0
 
 
 NEVER = Beat(meetings=-1)
@@ -46,7 +48,7 @@ class Pulse:
     def __init__(self) -> None:
         """Has met nobody."""
         self.waiting = False
-        self._meetings = 0
+        self._meetings, self._num_read = 0, 0
         self._writing: Path | None = None
 
     @contextmanager
@@ -58,10 +60,15 @@ class Pulse:
         finally:
             self._writing, self.waiting = None, False
 
+    def has_read(self) -> None:
+        """One more piece of a file."""
+        self._num_read += 1
+
     def beat(self) -> Beat:
         """What it has done by now."""
         writing = self._writing
-        return Beat(meetings=self._meetings, num_bytes=0 if writing is None else bytes_in(writing))
+        num_bytes = 0 if writing is None else bytes_in(writing)
+        return Beat(meetings=self._meetings, num_bytes=num_bytes, num_read=self._num_read)
 
 
 def bytes_in(folder: Path) -> int:

@@ -169,6 +169,10 @@ class ZeroEngine:
             dist.all_reduce(total)
             return total.tolist()
 
+    def has_read(self) -> None:
+        """The pulse is told."""
+        self._pulse.has_read()
+
     @property
     def fragments(self) -> tuple[Fragment, ...]:
         """All parameters, or this rank's partition of them."""

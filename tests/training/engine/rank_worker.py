@@ -204,7 +204,8 @@ def gradients_case(case: Case) -> dict[str, object]:
         case.keep_gradients(engine, wrapped, str(step.step))
         engine.step(RATES)
     whole = sum(parameter.numel() > 0 for parameter in wrapped.parameters())
-    return {"losses": losses, "whole": whole, "met_at_start": met}
+    engine.has_read()
+    return {"losses": losses, "whole": whole, "met_at_start": met, "read": case.pulse.beat().num_read}
 
 
 def average_case(case: Case) -> dict[str, object]:

@@ -56,6 +56,26 @@ def test_files_that_grow_are_progress_while_a_rank_writes_and_not_after(tmp_path
     assert pulse.beat() == Beat(meetings=1)
 
 
+def test_what_a_rank_reads_is_progress(tmp_path: Path) -> None:
+    pulse = Pulse()
+    with pulse.meeting(writing=tmp_path):
+        pulse.has_read()
+    pulse.has_read()
+    assert pulse.beat() == Beat(meetings=1, num_read=2)
+    looks = [{0: Beat(meetings=2), 1: Beat(meetings=1, num_read=n)} for n in range(5) for _ in range(LOOKS)]
+    patience = Patience()
+    assert not any(patience.runs_out(look, waiting=True) for look in looks)
+
+
+def test_a_rank_that_waits_for_one_that_reads_is_left_alone(tmp_path: Path) -> None:
+    heard, hung, waiting, reading = [], threading.Event(), Pulse(), Pulse()
+    with watched(reading, tmp_path, heard, hung, rank=1), watched(waiting, tmp_path, heard, hung), waiting.meeting():
+        for _ in range(60):
+            reading.has_read()
+            assert not hung.wait(0.02)
+        assert hung.wait(5)  # it reads no more
+
+
 def test_patience_runs_out_after_a_time_out_of_looks_without_progress() -> None:
     patience = Patience()
     looks = [patience.runs_out(beats(1, 0), waiting=True) for _ in range(LOOKS + 2)]

@@ -169,6 +169,11 @@ def test_ranks_that_build_their_engines_wait_for_each_other_under_watch(
 
 
 @pytest.mark.slow
+def test_the_watchdog_hears_of_what_a_rank_reads(results: Mapping[str, Mapping[str, object]]) -> None:
+    assert results["gradients teacher 1"]["read"] == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan", "zero_stage"), REFUSED)
 def test_zero_3_with_unequal_numbers_of_segments_is_refused_on_every_rank(
     results: Mapping[str, Mapping[str, object]], plan: str, zero_stage: int
