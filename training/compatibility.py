@@ -1,6 +1,5 @@
 """Whether a run can go on from a checkpoint, or begin from a model folder; and if not, what is different."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from training.config import ModelConfig
 from training.model.base_weights import base_differences
 from training.model.weights import RECORD_FILE, codec_differences, read_record
 from training.types import CheckpointRecord, ClipFormat
-
-logger = logging.getLogger(__name__)
 
 UNKNOWN = "not a setting"
 """The value of a setting that another version of longtake does not have."""
@@ -24,7 +21,7 @@ _ONCE_UNRECORDED = "train.teacher.steps"
 def refuse_other_run(
     folder: Path, stored: CheckpointRecord, expected: CheckpointRecord, *, allow_changed: bool
 ) -> None:
-    """Refuse to go on from what another run left.
+    """Refuse to go on from what another run left. What is allowed is said elsewhere, once: `run_folder.warn_before_start`.
 
     Args:
         folder: Where it lies.
@@ -43,8 +40,6 @@ def refuse_other_run(
             f"{folder} belongs to another run: {'; '.join(changes)}; use a new --run, or the settings it began with, or"
             " go on with the new ones by --set train.checkpoint.allow_changed=true"
         )
-    if changes:
-        logger.warning("%s goes on with changes: %s", folder, "; ".join(changes))
 
 
 def weight_differences(stored: CheckpointRecord, expected: CheckpointRecord) -> list[str]:

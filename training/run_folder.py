@@ -28,7 +28,7 @@ from training.checkpoint import (
     step_folder,
     stored_weights,
 )
-from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run
+from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run, setting_differences
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments
 from training.held_out import validation_clips
@@ -156,7 +156,8 @@ def refuse_impossible_order(job: StageJob, data: TrainingData) -> None:
 
 
 def warn_before_start(job: StageJob) -> None:
-    """Says before a stage starts what it will not show or train on, and that clips are too long for the model's positions."""
+    """Says before a stage starts what has changed, what it will not show or train on, and what is too long for its positions."""
+    _warn_of_changes(job)
     data = open_data(job.datasets)
     too_long = ambiguous_distances(
         job.model, most_segments(job.train, job.stage, max(row.num_segments for row in data.train))
@@ -174,6 +175,16 @@ def warn_before_start(job: StageJob) -> None:
             "the %s stage leaves out %d clips: they or others of their group are held out, by this or another of its datasets",
             job.stage, data.num_withheld,
         )  # fmt: skip
+
+
+def _warn_of_changes(job: StageJob) -> None:
+    """Of those that `check_job` lets pass. The file of the stage says nothing of them any more: `prepare_job` has written it anew."""
+    step = newest_step(job.checkpoints)
+    if step is None or not job.train.checkpoint.allow_changed:
+        return
+    changes = setting_differences(read_checkpoint(step_folder(job.checkpoints, step)), _record(job))
+    if changes:
+        logger.warning("%s goes on after step %d with changes: %s", job.folder, step, "; ".join(changes))
 
 
 def _record(job: StageJob) -> CheckpointRecord:

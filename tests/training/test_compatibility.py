@@ -35,10 +35,10 @@ def test_every_changed_setting_is_named_with_its_old_and_new_value() -> None:
     assert "clips to train on (plan_hash) was 'p' and is 'q'" in str(error.value)
 
 
-def test_who_is_told_goes_on_with_the_changes_and_says_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_told_goes_on_with_the_changes_and_whoever_told_it_says_them(caplog: pytest.LogCaptureFixture) -> None:
     now = changed(train__teacher__optimizer__learning_rate=2e-5)
     refuse_other_run(HERE, STORED, now, allow_changed=True)
-    assert "learning_rate was 1e-05 and is 2e-05" in caplog.text
+    assert not caplog.records
 
 
 def of_clips(**changes: object) -> CheckpointRecord:

@@ -19,7 +19,15 @@ from training.model.presets import build_model
 from training.model.weights import load_model, read_record, weights_sha256
 from training.nonfinite import NonFiniteError
 from training.objectives.base import ObjectiveModule
-from training.run_folder import check_export, export_stage, finished, prepare_job, summarize, write_summary
+from training.run_folder import (
+    check_export,
+    export_stage,
+    finished,
+    prepare_job,
+    summarize,
+    warn_before_start,
+    write_summary,
+)
 from training.sampled_video import SampledVideo, load_video, sample_video, saved_videos
 from training.stage import StageJob, global_steps, run_stage, stage_settings
 from training.types import CheckpointRecord, StageSummary
@@ -191,7 +199,9 @@ def test_a_stage_that_was_begun_with_other_settings_is_refused(dataset: Path, te
         prepare(teacher.folder.parent, "teacher", dataset, other)
 
 
-def test_a_killed_stage_goes_on_with_another_learning_rate_if_it_is_told(dataset: Path, tmp_path: Path) -> None:
+def test_a_killed_stage_goes_on_with_another_learning_rate_if_it_is_told_and_says_so_once(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(Killed):
         run(prepare(tmp_path, "teacher", dataset), killed_after=2)
     teacher = {**train_config().teacher.model_dump(), "optimizer": {"learning_rate": 2e-3}}
@@ -199,7 +209,10 @@ def test_a_killed_stage_goes_on_with_another_learning_rate_if_it_is_told(dataset
         prepare(tmp_path, "teacher", dataset, train_config(teacher=teacher))
     told = train_config(teacher=teacher, checkpoint={"every_steps": 2, "allow_changed": True})
     job = prepare(tmp_path, "teacher", dataset, told)
+    warn_before_start(job)
     run(job)
+    (warning,) = (text for text in caplog.messages if "goes on" in text)
+    assert warning.endswith("after step 2 with changes: train.teacher.optimizer.learning_rate was 0.001 and is 0.002")
     rates = {step: metrics["learning_rate"] for step, metrics in job.metrics_log.read().items() if step}
     assert rates == {step: 1e-3 if step <= 2 else 2e-3 for step in range(1, 7)}
 
