@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from errno import EXDEV
+from errno import ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP, EXDEV
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.folders import refuse_file
-from preprocessing.keys import checked_key, explained_writes, whole
+from preprocessing.keys import StorageError, checked_key, explained_writes, whole
 from preprocessing.lease import LEASE_KEY, LeaseTaken
 from preprocessing.object_store import ObjectStorage
 
 TEMPORARY_SUFFIX = ".tmp"
 """Names that end so are half-written files of a dead process; `Storage.list` hides them."""
+
+_NO_LOCKS = (ENOLCK, ENOSYS, ENOTSUP, EOPNOTSUPP)
+"""What a file system says that knows no flock, or whose server for it does not answer."""
 
 EXTRAS = {"s3": "s3fs", "gs": "gcsfs"}
 """Which distribution gives fsspec each scheme."""
@@ -207,20 +210,35 @@ class LocalStorage:
 
     @contextmanager
     def lease(self, owner: str) -> Generator[None]:
-        """An flock: the kernel frees it when the process dies, whatever killed it."""
-        import fcntl
+        """An flock: the kernel frees it when the process dies, whatever killed it.
 
+        Raises:
+            LeaseTaken: If another driver holds it.
+            StorageError: If the file system knows no locks.
+        """
         with self._lease_file() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LeaseTaken((self.root / LEASE_KEY).read_text()) from error
+            self._lock(file)
             with explained_writes(str(self.root / LEASE_KEY)):
                 _overwrite(file, owner)
             try:
                 yield
             finally:
                 _overwrite(file, "")
+
+    def _lock(self, file: io.FileIO) -> None:
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LeaseTaken((self.root / LEASE_KEY).read_text()) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise StorageError(
+                f"{self.root} is on a file system that locks no files ({error.strerror}), so two drivers could write there at"
+                " once: have it mounted with locks (NFS with a lock manager, Lustre with -o flock), or choose another disk"
+            ) from error
 
     def _lease_file(self) -> io.FileIO:
         with explained_writes(str(self.root)):

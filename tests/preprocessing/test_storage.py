@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 from pathlib import Path
@@ -113,6 +114,22 @@ def test_a_lease_on_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: p
         with pytest.raises(StorageError, match=r"no space left to write .*/\.lease: free some"), storage.lease("ann"):
             pass
     with storage.lease("bob"):
+        assert (tmp_path / ".lease").read_text() == "bob"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_that_locks_no_files_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as lockless:
+        lockless.setattr(fcntl, "flock", refuse)
+        expected = rf"^{tmp_path} is on a file system that locks no files \({os.strerror(code)}\).* another disk$"
+        with pytest.raises(StorageError, match=expected), open_storage(str(tmp_path)).lease("ann"):
+            pass
+    with open_storage(str(tmp_path)).lease("bob"):
         assert (tmp_path / ".lease").read_text() == "bob"
 
 
