@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import ray
+from mlflow import MlflowClient
 
 from pipeline.config import Recipe, build_recipe
 from pipeline.jobs.stage import stage_params, train_stage
@@ -19,11 +21,32 @@ def recipe() -> Recipe:
     return build_recipe({"description": "test", "model": MODEL.model_dump(mode="json"), "train": train})
 
 
-def train(recipe: Recipe, dataset: Path, run: Path) -> StageSummary:
+def train(
+    recipe: Recipe, dataset: Path, run: Path, *, address: str | None = None, tracking_uri: str = "none"
+) -> StageSummary:
     return train_stage(
-        recipe, dataset_uris=[str(dataset)], run_dir=run, stage="teacher", init=None, address=None,
-        tracking=Tracking(uri="none", line=None),
+        recipe, dataset_uris=[str(dataset)], run_dir=run, stage="teacher", init=None, address=address,
+        tracking=Tracking(uri=tracking_uri, line=None),
     )  # fmt: skip
+
+
+def test_the_warnings_of_a_stage_that_failed_are_in_its_tracked_run(
+    recipe: Recipe, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(**_: object) -> None:
+        raise ConnectionError("no Ray there")
+
+    monkeypatch.setattr(ray, "init", absent)
+    dataset = make_dataset(tmp_path / "data", held_out=())
+    with pytest.raises(ConnectionError, match="no Ray there"):
+        train(recipe, dataset, tmp_path / "run", address="absent:1", tracking_uri=uri)
+    client = MlflowClient(uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'longtake'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`longtake.kind` = 'train-teacher'")
+    assert run.info.status == "FAILED"
+    kept = Path(client.download_artifacts(run.info.run_id, "warnings.log", str(tmp_path)))
+    assert kept.read_text() == (tmp_path / "run" / "teacher" / "warnings.log").read_text()
+    assert kept.read_text().startswith("training.run_folder: no clip is held out")
 
 
 def test_a_second_driver_of_a_stage_is_told_who_the_first_is_and_touches_nothing(
