@@ -1,32 +1,60 @@
+"""``longtake train`` as a user gives it, killed and given again: with its lease, its tracked run and a Ray of its own."""
+
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
+from benchmarks.runs import COMMAND
+from pipeline.config import build_recipe, dump_recipe
 from pipeline.jobs.train import LOCAL_CHECKPOINTS
-from tests.pipeline import train_worker
-from tests.training.small_dataset import make_dataset
+from tests.pipeline.commands import longtake
+from tests.training.small_dataset import MODEL, make_dataset, train_config
 from training.checkpoint import complete_steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
-DEADLINE_S = 400
+DEADLINE_S, STEPS = 400, 12
 
 
-def start(dataset: Path, run: Path, *stages: str) -> subprocess.Popen[bytes]:
-    (run / "tmp").mkdir(parents=True, exist_ok=True)
+def prepare(run: Path, database: Path) -> None:
+    """A recipe of 12 teacher and 4 direct steps on two workers, and an MLflow database that needs no migration."""
+    teacher = {**train_config().teacher.model_dump(mode="json"), "steps": STEPS}
+    train = train_config(2, teacher=teacher).model_dump(mode="json")
+    recipe = build_recipe(
+        {"description": "test", "model": MODEL.model_dump(mode="json"), "train": train},
+        ["train.engine.cpus_per_worker=0.5"],
+    )
+    (run / "recipe.yaml").write_text(dump_recipe(recipe))
+    shutil.copy(database, run / "mlflow.db")
+    (run / "tmp").mkdir()
+
+
+def train(dataset: Path, run: Path, *options: str) -> tuple[str, ...]:
+    """The command; without options it trains both stages."""
+    return (
+        "train", "--recipe", str(run / "recipe.yaml"), "--dataset", str(dataset), "--run", str(run),
+        "--tracking-uri", f"sqlite:///{run / 'mlflow.db'}", *options,
+    )  # fmt: skip
+
+
+def start(dataset: Path, run: Path, *options: str) -> subprocess.Popen[bytes]:
+    environ = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # Ray keeps its own folder, whose paths must be short
     temporary = {"TMPDIR": str(run / "tmp"), "RAY_TMPDIR": tempfile.gettempdir()}
     return subprocess.Popen(
-        [sys.executable, train_worker.__file__, str(dataset), str(run), *stages],
-        env={**os.environ, **temporary, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
+        [*COMMAND, *train(dataset, run, *options)],
+        env={**environ, **temporary, "PYTHONPATH": str(Path.cwd()), "RAY_AUTH_MODE": "disabled"},
         stdout=subprocess.DEVNULL,
         stderr=(run / "log").open("ab"),
         start_new_session=True,
@@ -81,10 +109,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(dataset: Path, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with both stages."""
     run = tmp_path_factory.mktemp("undisturbed")
-    finish(start(dataset, run, "teacher", "direct"), run)
+    prepare(run, migrated_database)
+    finish(start(dataset, run), run)
     return run
 
 
@@ -93,16 +122,31 @@ def local_checkpoints(run: Path) -> set[Path]:
     return set((run / "tmp").glob(f"{LOCAL_CHECKPOINTS}*"))
 
 
-def seen(run: Path, stage: str = "teacher") -> Mapping[str, object]:
-    return json.loads((run / f"{stage}-seen.json").read_text())
+def ask(run: Path, query: str) -> list[tuple]:
+    """Rows of the MLflow database."""
+    with closing(sqlite3.connect(run / "mlflow.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def tracked_losses(run: Path) -> list[tuple[int, float]]:
+    """Every (step, loss) that MLflow has of teacher stages, whichever run of its own they are in; in order, none dropped."""
+    return ask(
+        run,
+        "select metrics.step, metrics.value from metrics join tags using (run_uuid) where metrics.key = 'loss'"
+        " and tags.key = 'longtake.kind' and tags.value = 'train-teacher' order by metrics.step",
+    )
+
+
+def summary_of(run: Path, stage: str) -> dict:
+    return json.loads((run / stage / "summary.json").read_text())
 
 
 def test_both_stages_run_and_hand_over(undisturbed: Path) -> None:
-    teacher, direct = (json.loads((undisturbed / s / "summary.json").read_text()) for s in ("teacher", "direct"))
+    teacher, direct = (summary_of(undisturbed, stage) for stage in ("teacher", "direct"))
     assert direct["base_sha256"] == teacher["weights_sha256"]
     assert direct["at_start"]["val_loss"] == pytest.approx(teacher["at_end"]["val_loss"])
     assert teacher["at_end"]["val_loss"] < teacher["at_start"]["val_loss"]
-    assert [int(step) for step in seen(undisturbed)["losses"]] == list(range(1, train_worker.STEPS + 1))  # pyright: ignore
+    assert [step for step, _ in tracked_losses(undisturbed)] == list(range(1, STEPS + 1))
     assert complete_steps(undisturbed / "teacher" / "checkpoints")[-2:] == (10, 12)
     assert not local_checkpoints(undisturbed)
 
@@ -114,15 +158,17 @@ def test_what_the_ranks_warn_of_is_said_once_by_the_driver(undisturbed: Path) ->
 def test_a_finished_stage_does_nothing_again_and_needs_no_ray(dataset: Path, undisturbed: Path) -> None:
     model = undisturbed / "teacher" / "model" / "longtake.json"
     before = model.stat().st_mtime_ns
-    summary, losses = train_worker.run(str(dataset), undisturbed, "teacher")
-    assert {"weights": summary.weights_sha256, "losses": losses} == seen(undisturbed)
+    again = longtake(*train(dataset, undisturbed, "--stage", "teacher", "--json")).result()
+    assert again == summary_of(undisturbed, "teacher")
     assert model.stat().st_mtime_ns == before
+    assert not ray.is_initialized()
 
 
 def test_a_killed_worker_is_replaced_a_killed_driver_is_finished_and_the_weights_are_those_of_an_undisturbed_run(
-    dataset: Path, undisturbed: Path, tmp_path: Path
+    dataset: Path, undisturbed: Path, migrated_database: Path, tmp_path: Path
 ) -> None:
-    process = start(dataset, tmp_path, "teacher")
+    prepare(tmp_path, migrated_database)
+    process = start(dataset, tmp_path, "--stage", "teacher")
     checkpoints = tmp_path / "teacher" / "checkpoints"
     wait_for(lambda: complete_steps(checkpoints), process)
     before, of_killed = complete_steps(checkpoints), local_checkpoints(tmp_path)
@@ -132,9 +178,8 @@ def test_a_killed_worker_is_replaced_a_killed_driver_is_finished_and_the_weights
     process.kill()
     process.wait()
     assert not (tmp_path / "teacher" / "summary.json").exists()
-    finish(start(dataset, tmp_path, "teacher"), tmp_path)
-    found, expected = seen(tmp_path), seen(undisturbed)
-    assert found["weights"] == expected["weights"]
-    assert dict(found["losses"]).items() <= dict(expected["losses"]).items()  # pyright: ignore
-    assert found["losses"]
+    finish(start(dataset, tmp_path, "--stage", "teacher"), tmp_path)
+    assert summary_of(tmp_path, "teacher")["weights_sha256"] == summary_of(undisturbed, "teacher")["weights_sha256"]
+    assert tracked_losses(tmp_path) == tracked_losses(undisturbed)
+    assert {status for (status,) in ask(tmp_path, "select status from runs")} == {"FINISHED"}
     assert not of_killed & local_checkpoints(tmp_path)
