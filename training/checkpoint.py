@@ -137,32 +137,24 @@ def complete_steps(checkpoints: Path) -> tuple[int, ...]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that the ranks wrote is there in its full size, as far as one can see."""
-    try:
-        return not _is_cut_off(folder)
-    except OSError:
-        return False
+    """Whether every file that the ranks wrote is there in its full size.
 
-
-def _is_cut_off(folder: Path) -> bool:
-    """Whether a file that the ranks wrote is missing or shorter; an OSError where the disk does not say."""
+    Raises:
+        OSError: If the disk does not say; a checkpoint that cannot be seen just now is none that was cut off.
+    """
     try:
         ranks = range(read_checkpoint(folder).num_ranks)
         listed = [item for rank in ranks for item in _listed(folder, rank).items()]
-        return any((folder / name).stat().st_size != file.size for name, file in listed)
+        return all((folder / name).stat().st_size == file.size for name, file in listed)
     except (FileNotFoundError, ValueError, TypeError):
-        return True
+        return False
 
 
 def remove_incomplete(checkpoints: Path) -> None:
-    """Remove checkpoints that were cut off, and set aside those that the disk does not give; nobody may be writing one."""
+    """Remove checkpoints that were cut off; nobody may be writing one."""
     for folder in checkpoints.glob(f"{STEP_PREFIX}*"):
-        try:
-            if _is_cut_off(folder):
-                shutil.rmtree(folder)
-        except OSError as error:
-            logger.warning("%s is passed over: %s", folder, error)
-            _set_aside(folder)
+        if not is_complete(folder):
+            shutil.rmtree(folder)
 
 
 def _set_aside(folder: Path) -> None:
@@ -232,7 +224,7 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
         allow_changed: See `refuse_other_run`.
 
     Raises:
-        ValueError: If the checkpoint belongs to another run, naming every difference.
+        ValueError: If the checkpoint belongs to another run, naming every difference; or if there are some and all are damaged.
     """
     step = _newest_undamaged(engine, checkpoints)
     if not step:
@@ -250,24 +242,37 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
 
 
 def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
-    """Steps done at it, 0 where there is none; the ranks share the reading, and rank 0 sets aside what is damaged."""
-    while step := _newest_complete(engine, checkpoints):
-        folder = step_folder(checkpoints, step)
-        damage = _damage_of_share(engine, folder)
-        if damage:
-            logger.warning("%s is damaged and passed over: %s", folder, damage)
-        if not any(engine.sum_over_ranks([float(bool(damage))])):
+    """Steps done at it, 0 where there is none at all; the ranks share the reading, and rank 0 sets aside the damaged ones."""
+    damaged: list[int] = []
+    while step := _newest_before(min(damaged, default=math.inf), engine, checkpoints):
+        if not _is_damaged(engine, step_folder(checkpoints, step)):
             break
-        if engine.rank == 0:
-            _set_aside(folder)
+        damaged.append(step)
+    if damaged and not step:
+        raise ValueError(
+            f"none of the {len(damaged)} checkpoints in {checkpoints} can be read as it was written (the warnings say why):"
+            " bring back their files, or remove the folder to begin the stage anew"
+        )
+    if engine.rank == 0:
+        for newer in damaged:
+            _set_aside(step_folder(checkpoints, newer))
     return step
 
 
-def _newest_complete(engine: Engine, checkpoints: Path) -> int:
-    """Steps done at the newest complete checkpoint, 0 where there is none; the same on all ranks."""
+def _newest_before(limit: float, engine: Engine, checkpoints: Path) -> int:
+    """Steps done at the newest complete checkpoint of fewer, 0 where there is none; the same on all ranks."""
     # rank 0 looks: a checkpoint that a dying predecessor completes just now must not be seen by some ranks only
-    found = (newest_step(checkpoints) or 0) if engine.rank == 0 else 0
+    steps = complete_steps(checkpoints) if engine.rank == 0 else ()
+    found = max((step for step in steps if step < limit), default=0)
     return int(*engine.sum_over_ranks([float(found)]))
+
+
+def _is_damaged(engine: Engine, folder: Path) -> bool:
+    """Whether a rank finds its share of the files so; the same on all ranks."""
+    damage = _damage_of_share(engine, folder)
+    if damage:
+        logger.warning("%s is damaged and passed over: %s", folder, damage)
+    return any(engine.sum_over_ranks([float(bool(damage))]))
 
 
 def _damage_of_share(engine: Engine, folder: Path) -> str:

@@ -122,17 +122,25 @@ def test_a_checkpoint_that_the_disk_does_not_give_is_passed_over_and_loses_nothi
 
 
 @pytest.mark.parametrize(("function", "name"), [("read_text", "checkpoint.json"), ("stat", "rank-00000.safetensors")])
-def test_one_that_the_disk_does_not_give_is_not_taken_for_one_that_was_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str, name: str
+def test_one_that_the_disk_does_not_show_is_not_taken_for_one_that_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, name: str
 ) -> None:
-    write(tmp_path, 4)
+    for step in (2, 4):
+        write(tmp_path, step)
     with monkeypatch.context() as patch:
         no_disk(patch, function, name)
-        assert complete_steps(tmp_path) == ()
-        remove_incomplete(tmp_path)
-    assert "step-00000004 is passed over: [Errno 5] Input/output error" in caplog.text
-    (tmp_path / "damaged-1-step-00000004").rename(step_folder(tmp_path, 4))
-    assert restore(tmp_path) == 4
+        for look in (complete_steps, remove_incomplete, restore):
+            with pytest.raises(OSError, match=r"Input/output error.*step-00000004"):
+                look(tmp_path)
+    assert complete_steps(tmp_path) == (2, 4)
+
+
+def test_no_stage_begins_anew_because_all_of_its_checkpoints_are_damaged(tmp_path: Path) -> None:
+    for step in (2, 4):
+        flip(write(tmp_path, step) / "rank-00000.safetensors", -1)
+    with pytest.raises(ValueError, match=r"none of the 2 checkpoints in .* can be read as it was written"):
+        restore(tmp_path)
+    assert complete_steps(tmp_path) == (2, 4)
 
 
 def test_every_piece_that_is_read_for_a_checkpoint_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
