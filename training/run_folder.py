@@ -4,7 +4,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,8 @@ def check_job(
     refuse_impossible_order(job, data)
     if job.init is not None:
         refuse_other_model(job.init, model, data.codec)
-    stored = _stored_record(folder)
-    if stored is not None and (newest_step(job.checkpoints) is not None or read_summary(folder) is not None):
+    stored = _last_record(job)
+    if stored is not None:
         refuse_other_run(folder, stored, _record(job), allow_changed=train.checkpoint.allow_changed)
     if finished(job) is None:
         _refuse_fewer_steps(job)
@@ -224,9 +224,16 @@ def _stage_values(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _stored_record(folder: Path) -> CheckpointRecord | None:
-    values = _stage_values(folder)
-    return None if values is None else record_from_values(values["record"], folder / STAGE_FILE)
+def _last_record(job: StageJob) -> CheckpointRecord | None:
+    """What the stage would go on from, or ended with; None where nothing is done yet."""
+    step, values = newest_step(job.checkpoints), _stage_values(job.folder)
+    if values is None or (step is None and read_summary(job.folder) is None):
+        return None
+    asked = record_from_values(values["record"], job.folder / STAGE_FILE)
+    if step is None:
+        return asked
+    # what was asked for last may not have been done; the file of the stage alone knows fresh weights by their name
+    return replace(read_checkpoint(step_folder(job.checkpoints, step)), base_sha256=asked.base_sha256)
 
 
 def stored_job(run_dir: Path, stage: StageName) -> StageJob:

@@ -469,6 +469,15 @@ def test_more_steps_of_a_decaying_teacher_are_a_change_of_the_schedule(dataset: 
     assert prepare(tmp_path, "teacher", dataset, told).settings.steps == 9
 
 
+def test_changes_that_no_step_was_made_with_yet_have_to_be_allowed_again(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "teacher", dataset), killed_after=2)
+    prepare(tmp_path, "teacher", dataset, train_config(seed=6, checkpoint={"every_steps": 2, "allow_changed": True}))
+    with pytest.raises(ValueError, match=r"train\.seed was 5 and is 6; .*allow_changed=true"):
+        prepare(tmp_path, "teacher", dataset, train_config(seed=6))
+    prepare(tmp_path, "teacher", dataset)
+
+
 def test_fewer_steps_than_are_done_are_refused_before_anything_starts(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(prepare(tmp_path, "teacher", dataset), killed_after=4)
