@@ -3,10 +3,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scenedetect.common import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector
 
 from preprocessing.config import TransitionsConfig
 from preprocessing.samples import Transition, TransitionKind
-from preprocessing.transitions import TransitionDetector
+from preprocessing.transitions import Proposer, TransitionDetector
 
 WHITE = np.full((144, 256, 3), 255, np.uint8)
 
@@ -25,6 +27,18 @@ def found(frames: list[NDArray[np.uint8]]) -> tuple[Transition, ...]:
     for frame in frames:
         detector.add(frame)
     return detector.result()
+
+
+def test_the_proposer_scores_frames_and_proposes_cuts_as_the_detector_of_pyscenedetect() -> None:
+    ours, theirs = Proposer(adaptive_threshold=1.2, min_scene_len=1), AdaptiveDetector(1.2, min_scene_len=1)
+    frames = [*mixed(1, 2, 9), *mixed(3, 4, 9), *[WHITE] * 4, *mixed(4, 1, 9)]
+    cuts = []
+    for index, frame in enumerate(frames):
+        time = FrameTimecode(index, 25.0)
+        cuts += (found := ours.process_frame(time, frame))
+        assert found == theirs.process_frame(time, frame)
+        assert ours._frame_score == theirs._frame_score
+    assert len(cuts) == 3
 
 
 @pytest.mark.parametrize("at", [7, 30, 57])
