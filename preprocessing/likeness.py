@@ -29,8 +29,11 @@ class SmallPicture(NamedTuple):
 
 def small_picture(rgb_HWC: NDArray[np.uint8]) -> SmallPicture:
     """A frame made small."""
-    small_HW3 = np.asarray(cv2.resize(rgb_HWC, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA), np.float32)
-    centred_P = (small_HW3 - small_HW3.mean(axis=(0, 1))).ravel()
+    small = cv2.resize(rgb_HWC, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA)
+    small_HW3 = np.asarray(small, np.float32)
+    # OpenCV's sums are exact, and thus what numpy finds; numpy takes ten times as long over an axis of three.
+    mean_3 = (np.array(cv2.sumElems(small)[:3]) / (HEIGHT_PX * WIDTH_PX)).astype(np.float32)
+    centred_P = np.asarray(cv2.subtract(small_HW3, np.append(mean_3, 0.0).astype(np.float64)), np.float32).ravel()
     return SmallPicture(small_HW3, centred_P, float(np.sqrt(centred_P @ centred_P / centred_P.size)))
 
 
