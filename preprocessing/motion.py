@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from preprocessing.camera import WAY, Camera, find_camera, places, stays_inside
 from preprocessing.config import MotionConfig
-from preprocessing.flow import LowResolutionFlow
+from preprocessing.flow import NO_MAP, LowResolutionFlow, grid
 from preprocessing.letterbox import BarFinder
 
 VERSION = 4
@@ -235,10 +235,8 @@ def _over_blocks(values_HW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _moved(shift: _Shift) -> NDArray[np.uint8]:
     """The earlier picture, moved along the flow to where things are now."""
-    height_px, width_px = shift.earlier_HW.shape
-    x_HW = shift.dense_HW2[..., 0] + np.arange(width_px, dtype=np.float32)
-    y_HW = shift.dense_HW2[..., 1] + np.arange(height_px, dtype=np.float32)[:, None]
-    return np.asarray(cv2.remap(shift.earlier_HW, x_HW, y_HW, cv2.INTER_LINEAR), np.uint8)
+    places_HW2 = grid(*shift.earlier_HW.shape) + shift.dense_HW2
+    return np.asarray(cv2.remap(shift.earlier_HW, places_HW2, NO_MAP, cv2.INTER_LINEAR), np.uint8)
 
 
 def _likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> float:

@@ -3,14 +3,13 @@
 Shapes: H and W rows and columns; B blocks of a picture.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.flow import LowResolutionFlow
+from preprocessing.flow import NO_MAP, LowResolutionFlow, grid
 
 GRAY_PX = 128
 """Longer side of the pictures that are compared."""
@@ -53,10 +52,8 @@ class MotionResidue:
     def __call__(self, earlier_HW: NDArray[np.uint8], later_HW: NDArray[np.uint8]) -> Residue:
         """Compare two pictures of one size."""
         flow_HW2 = self._flow(later_HW, earlier_HW)
-        places_HW2 = _grid(*later_HW.shape) + flow_HW2
-        moved_HW = cv2.remap(
-            earlier_HW, places_HW2[..., 0], places_HW2[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        places_HW2 = grid(*later_HW.shape) + flow_HW2
+        moved_HW = cv2.remap(earlier_HW, places_HW2, NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         seen_HW = _inside(places_HW2)
         lit_HW = _lit(np.asarray(moved_HW, np.uint8), later_HW, seen_HW)
         difference_HW = np.abs(lit_HW - later_HW) * seen_HW
@@ -76,12 +73,6 @@ def small_gray(rgb_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = (max(_MIN_SIDE_PX, round(width * scale)), max(_MIN_SIDE_PX, round(height * scale)))
     gray_HW = rgb_HWC if rgb_HWC.ndim == 2 else cv2.cvtColor(rgb_HWC, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(gray_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-@lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> NDArray[np.float32]:
-    """Each pixel, x and y, (H, W, 2)."""
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
 def _inside(places_HW2: NDArray[np.float32]) -> NDArray[np.bool_]:

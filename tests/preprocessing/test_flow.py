@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from preprocessing.flow import LowResolutionFlow
+from preprocessing.flow import NO_MAP, LowResolutionFlow, grid
 
 
 def test_flow_says_where_pixels_went() -> None:
@@ -11,6 +11,11 @@ def test_flow_says_where_pixels_went() -> None:
     flow_HW2 = LowResolutionFlow()(earlier, later)
     assert flow_HW2.shape == (144, 256, 2)
     np.testing.assert_allclose(np.median(flow_HW2, axis=(0, 1)), [5, 3], atol=0.3)
+
+
+def test_a_picture_taken_from_the_grid_itself_is_the_same() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (9, 16), np.uint8)
+    np.testing.assert_array_equal(cv2.remap(picture, grid(9, 16), NO_MAP, cv2.INTER_LINEAR), picture)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (16, 256), (256, 16), (27, 48), (40, 640)])
