@@ -160,7 +160,7 @@ def _camera_speed(gap: str, shift: _Shift, unit: float) -> dict[str, float]:
     if shift.camera is None:
         return {}
     speed_HW = _speed(shift.camera.flow(_places_of(shift)[::_COARSE, ::_COARSE]), shift.gap_s, unit)
-    return {f"camera_{gap}": float(np.percentile(speed_HW, 95))}
+    return {f"camera_{gap}": percentile(speed_HW, 95)}
 
 
 def _way(shift: _Shift, unit: float) -> dict[str, float]:
@@ -181,12 +181,12 @@ def _things(now_HW: NDArray[np.uint8], short: _Shift, long: _Shift, unit: float)
     both_HW = long.inside_HW & short.inside_HW
     moved_HW = confirmed_HW & (apart_long_HW * np.float32(long.gap_s) > _MOVED_PX * unit)
     row = {
-        "own": max(float(np.percentile(apart_HW * confirmed_HW, 99)), _fast_things(now_detail_HW, short, unit)),
+        "own": max(percentile(apart_HW * confirmed_HW, 99), _fast_things(now_detail_HW, short, unit)),
         "own_area": float(moved_HW.mean()),
-        "long_p95": float(np.percentile(_speed(long.thin_HW, long.gap_s, unit), 95)),
+        "long_p95": percentile(_speed(long.thin_HW, long.gap_s, unit), 95),
         "long_followed": followed,
     }
-    return row | ({"rest": float(np.percentile(apart_HW[both_HW], 95))} if both_HW.any() else {})
+    return row | ({"rest": percentile(apart_HW[both_HW], 95)} if both_HW.any() else {})
 
 
 def _fast_things(now_detail_HW: NDArray[np.float32], short: _Shift, unit: float) -> float:
@@ -196,7 +196,7 @@ def _fast_things(now_detail_HW: NDArray[np.float32], short: _Shift, unit: float)
     if fast_HW.mean() <= _SEEN_SHARE:
         return 0.0
     confirmed_HW, _ = _explained(now_detail_HW, short)
-    return float(np.percentile(apart_HW * (fast_HW & confirmed_HW), 99))
+    return percentile(apart_HW * (fast_HW & confirmed_HW), 99)
 
 
 def _apart(shift: _Shift, unit: float) -> NDArray[np.float32]:
@@ -237,6 +237,16 @@ def _moved(shift: _Shift) -> NDArray[np.uint8]:
     """The earlier picture, moved along the flow to where things are now."""
     places_HW2 = grid(*shift.earlier_HW.shape) + shift.dense_HW2
     return np.asarray(cv2.remap(shift.earlier_HW, places_HW2, NO_MAP, cv2.INTER_LINEAR), np.uint8)
+
+
+def percentile(values: NDArray[np.float32], percent: int) -> float:
+    """`np.percentile` of finite values, to the last bit, in a sixth of its time: it takes many small steps for one number."""
+    place = (values.size - 1) * (percent / 100)
+    below = int(place)
+    above, share = min(below + 1, values.size - 1), place - below
+    ordered = np.partition(values, (below, above), axis=None)
+    low, high = ordered[below], ordered[above]
+    return float(high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share)
 
 
 def _likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> float:

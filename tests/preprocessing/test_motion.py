@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from preprocessing.camera import WAY
 from preprocessing.config import MotionConfig
 from preprocessing.letterbox import BarFinder
-from preprocessing.motion import MotionMeter
+from preprocessing.motion import MotionMeter, percentile
 from preprocessing.scores import constancy
 
 HEIGHT, WIDTH = 144, 256
@@ -139,3 +139,11 @@ def test_bars_neither_slow_a_pan_down_nor_count() -> None:
 
 def test_a_film_shorter_than_the_long_gap_has_no_measurement() -> None:
     assert series_of([view(40, 30)] * 5, 24.0)["own"].shape == (0,)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 21, 60, 2205])
+def test_a_percentile_is_that_of_numpy_to_the_last_bit(size: int) -> None:
+    for scale in (0.001, 1, 50):
+        values = RNG.uniform(0, scale, (1, size)).astype(np.float32)
+        for percent in (0, 50, 95, 99, 100):
+            assert percentile(values, percent) == float(np.percentile(values, percent))
