@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINE_EVERY_S = 60.0
 """Time between lines where there is no terminal."""
@@ -15,7 +16,7 @@ LINE_EVERY_S = 60.0
 class Meter:
     """Counts finished pieces of one kind of work; `advance` is called from one thread."""
 
-    def __init__(self, label: str, total: int | None, bar: Progress | None) -> None:
+    def __init__(self, label: str, total: int | None, bar: "Progress | None") -> None:
         """Starts at zero of `total` pieces, None if that is not known yet."""
         self._label, self._total, self._count, self._note = label, total, 0, ""
         self._bar = bar
@@ -44,6 +45,14 @@ def progress() -> Iterator["Meters"]:
     if not sys.stderr.isatty():
         yield Meters(None)
         return
+    with _bar() as bar:
+        yield Meters(bar)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -51,14 +60,13 @@ def progress() -> Iterator["Meters"]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
-        yield Meters(bar)
+    return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
 
 
 class Meters:
     """Makes meters that share one display."""
 
-    def __init__(self, bar: Progress | None) -> None:
+    def __init__(self, bar: "Progress | None") -> None:
         """Takes the display, None where there is no terminal."""
         self._bar = bar
 
