@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.worker import get_dashboard_url
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 
-from pipeline.config import Recipe
 from pipeline.jobs.local_ray import start_local_ray
 from pipeline.jobs.window import FairQueue
 from preprocessing.isolation import IsolatedWorker
+
+if TYPE_CHECKING:
+    from pipeline.config import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def refuse_impossible(*, cpus: float, gpus: float = 0.0) -> None:
     logger.warning("%s; waiting for one that does", message)
 
 
-def parallel_tasks(recipe: Recipe) -> tuple[float, float]:
+def parallel_tasks(recipe: "Recipe") -> tuple[float, float]:
     """How many scans, and how many encodes, the cluster runs at once if it does nothing else. Ray must be up."""
     cluster, there = recipe.cluster, ray.cluster_resources()
     by_cpus = (

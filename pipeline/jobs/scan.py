@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from pipeline.config import Recipe, fingerprint
-from pipeline.jobs.cluster import Task, decoding_child, run_bounded
+from pipeline.jobs.cluster import Task, run_bounded
+from pipeline.jobs.scan_task import scan_one, sha256_of
 from pipeline.progress import Meter
 from preprocessing import motion, scan, transitions
-from preprocessing.downloads import NoRoom, process_downloads
 from preprocessing.ledger import Ledger
 from preprocessing.samples import Source, SourceScan
-from preprocessing.scan import ScanSettings, scan_input
+from preprocessing.scan import ScanSettings
 
 COMMIT_EVERY_S = 5.0
 """Scans wait at most this long in the driver's memory."""
@@ -52,7 +52,7 @@ class ScanCollector:
 def scan_tasks(sources: Sequence[Source], recipe: Recipe, collector: ScanCollector, meter: Meter) -> Iterator[Task]:
     """One Ray task a source."""
     settings = ScanSettings(scan=recipe.scan, transitions=recipe.transitions, motion=recipe.motion)
-    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, max_retries=0)(_scan)
+    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, max_retries=0)(scan_one)
 
     def done(found: SourceScan) -> None:
         collector.add(found)
@@ -62,14 +62,9 @@ def scan_tasks(sources: Sequence[Source], recipe: Recipe, collector: ScanCollect
         yield Task(name=source.name, submit=lambda source=source: remote.remote(source, settings), done=done)
 
 
-def _scan(source: Source, settings: ScanSettings) -> SourceScan:
-    worker = decoding_child(settings.scan.progress_timeout_s, settings.scan.memory_limit_mb)
-    return scan_input(source, settings, worker, process_downloads())
-
-
 def read_hashes(sources: Sequence[Source], recipe: Recipe) -> dict[str, str]:
     """SHA-256 of the files of some sources, by location, read by workers; those that cannot be read are left out."""
-    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, max_retries=0)(_sha256)
+    remote = ray.remote(num_cpus=recipe.cluster.cpus_per_task, max_retries=0)(sha256_of)
     files = {source.location: source for source in sources}
     found: dict[str, str] = {}
     tasks = (
@@ -82,12 +77,3 @@ def read_hashes(sources: Sequence[Source], recipe: Recipe) -> dict[str, str]:
     )
     run_bounded(tasks, max_in_flight=recipe.cluster.max_tasks)
     return {location: sha256 for location, sha256 in found.items() if sha256}
-
-
-def _sha256(source: Source) -> str:
-    try:
-        return process_downloads().sha256(source.location, source.content_id)
-    except NoRoom:
-        raise
-    except OSError:  # scanning it will say what is wrong
-        return ""
