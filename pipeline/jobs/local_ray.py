@@ -34,7 +34,11 @@ def start_local_ray(*, num_cpus: int | None, show_logs: bool) -> None:
         num_cpus: CPUs that it offers; None for those of the machine.
         show_logs: Whether to show what workers print, which takes the log monitor.
     """
-    with patch("ray._private.node.Node", Node if show_logs else _QuietNode):
+    # Ray imports aiohttp, grpc and a dozen others here only to see whether its agents, which import them themselves, could.
+    with (
+        patch("ray._private.node.Node", Node if show_logs else _QuietNode),
+        patch("ray._private.utils.get_dashboard_dependency_error", lambda: None),
+    ):
         ray.init(
             address="local",
             include_dashboard=False,
