@@ -1,5 +1,6 @@
 """``longtake``: puts the commands together, and turns what ends a command into an exit status and one line."""
 
+import gc
 import logging
 import os
 import sys
@@ -14,6 +15,9 @@ from pipeline.commands.output import claim_stdout, say
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is done, also where some inputs failed and are recorded."""
+
+_GARBAGE_AFTER = 100_000
+"""New objects after which Python looks for garbage, instead of 700: importing Ray and MLflow makes a million, and none is garbage."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ def without_command(context: typer.Context) -> int:
 
 def main() -> None:
     """Runs the command line."""
+    gc.set_threshold(_GARBAGE_AFTER)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if "--help" not in sys.argv:  # which typer prints, and which is a result too
         claim_stdout()

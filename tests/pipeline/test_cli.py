@@ -245,3 +245,20 @@ def test_help_is_a_result_and_goes_to_stdout() -> None:
     done = in_a_process("train", "--help")
     assert done.returncode == 0
     assert "--dataset" in done.stdout
+
+
+def test_what_a_command_imports_is_seldom_looked_through_for_garbage() -> None:
+    code = """
+import gc, sys
+from pipeline.cli import main
+sys.argv = ["longtake", "--help"]
+try:
+    main()
+except SystemExit:
+    rounds = []
+    gc.callbacks.append(lambda phase, _: rounds.append(phase))
+    import pipeline.jobs.preprocess
+    print(f"rounds: {rounds.count('start')}")
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert int(said.rpartition("rounds:")[2]) < 20
