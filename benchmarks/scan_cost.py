@@ -35,6 +35,7 @@ CONTENDERS = ("scan", "again", "scenedetect", "decode")
 _BIN = Path(sys.executable).parent
 _ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).parents[1]),  # this checkout, also where another one is installed
+    "PYTHONDONTWRITEBYTECODE": "",  # users' bytecode is kept: without it half of a start is compiling, of either contender
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"),
 }
 _DRIVER, _CHILDREN = "driver", "decoding children"
