@@ -57,21 +57,22 @@ class Intake:
         """Nothing taken yet."""
         self._ledger, self._settings, self._read_hashes = ledger, settings_fingerprint, read_hashes
 
-    def record_vanished(self, listing: SourceListing) -> None:
-        """Sources that lay in these inputs' folders, or where rows of their tables could be, and no longer do, are `missing`."""
-        known = [source_from_row(row) for row in self._ledger.rows_by_id().values()]
-        self._ledger.append_missing([source.source_id for source in vanished_sources(listing, known)])
+    def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> dict[str, Source]:
+        """The sources that have to be scanned, by id; of a listing that is refused, nothing is written.
 
-    def take(self, listing: SourceListing, *, retry_failed: bool) -> dict[str, Source]:
-        """The sources that have to be scanned, by id.
+        Args:
+            listing: What the inputs hold.
+            complete: No limit cut it: what was in the inputs and is not in the listing has vanished.
+            retry_failed: Scan sources that failed once more.
 
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
         """
-        present = self._record_absent(listing)
-        unread = unread_sources(present, self._ledger.rows_by_id())
-        if unread:
-            present = with_hashes(present, self._read_hashes(unread))
+        present = self._with_hashes([source for source in listing.sources if source.content_id != ABSENT])
+        self._ledger.refuse_collisions(present)
+        if complete:
+            self._record_vanished(listing)
+        self._record_absent(listing)
         present = self._with_groups(present)
         pending = {source.source_id for source in self._ledger.pending_sources(present, self._settings)}
         double = self._record_duplicates(present)
@@ -81,8 +82,20 @@ class Intake:
                 pending.add(source_id)
         return {source.source_id: source for source in present if source.source_id in pending - double}
 
-    def _record_absent(self, listing: SourceListing) -> tuple[Source, ...]:
-        """Gives those that are there, with the hashes that are known; a row that is nowhere is missing where it was."""
+    def _with_hashes(self, present: Sequence[Source]) -> tuple[Source, ...]:
+        """Gives them with the hashes that are known or, where these are needed, read now."""
+        known = self._ledger.rows_by_id()
+        found = with_known_hashes(present, known)
+        unread = unread_sources(found, known)
+        return with_hashes(found, self._read_hashes(unread)) if unread else found
+
+    def _record_vanished(self, listing: SourceListing) -> None:
+        """Sources that lay in these inputs' folders, or where rows of their tables could be, and no longer do, are `missing`."""
+        known = [source_from_row(row) for row in self._ledger.rows_by_id().values()]
+        self._ledger.append_missing([source.source_id for source in vanished_sources(listing, known)])
+
+    def _record_absent(self, listing: SourceListing) -> None:
+        """A row of a table whose file is nowhere is missing where it was."""
         known = self._ledger.rows_by_id()
         absent = [source for source in listing.sources if source.content_id == ABSENT]
         could_be = [(source.source_id, *listing.elsewhere.get(source.source_id, ())) for source in absent]
@@ -90,7 +103,6 @@ class Intake:
         unknown = [source for source, ids in zip(absent, could_be, strict=True) if known.keys().isdisjoint(ids)]
         scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
         self._ledger.append_scans(scans, self._settings)
-        return with_known_hashes([source for source in listing.sources if source.content_id != ABSENT], known)
 
     def _with_groups(self, listed: Sequence[Source]) -> tuple[Source, ...]:
         """Gives them in the groups that they share with others, and records these."""

@@ -72,8 +72,8 @@ class Ledger:
         """Ids of all sources ever seen."""
         return set(texts(pc.unique(self._all("sources", rows.SOURCES)["source_id"])))
 
-    def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
-        """Those never scanned, changed since, counted at another rate, or scanned under other settings.
+    def refuse_collisions(self, sources: Sequence[Source]) -> None:
+        """Whether each source may be what its row speaks of.
 
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
@@ -81,6 +81,10 @@ class Ledger:
         known = self.rows_by_id()
         for source in sources:
             _refuse_collision(source, known.get(source.source_id))
+
+    def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
+        """Those never scanned, changed since, counted at another rate, or scanned under other settings."""
+        known = self.rows_by_id()
         return tuple(s for s in sources if _is_pending(s, known.get(s.source_id), fingerprint))
 
     def refresh_sources(self, sources: Sequence[Source], fingerprint: str) -> None:

@@ -152,9 +152,7 @@ class Driver:
     def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
         """Finds what has to be scanned, and records what has vanished; then keeps the recipe: none of inputs that are refused."""
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
-        if complete:
-            intake.record_vanished(listing)
-        self._pending = intake.take(listing, retry_failed=retry_failed)
+        self._pending = intake.take(listing, complete=complete, retry_failed=retry_failed)
         self.store_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
         if retry_failed:
             self._captions.retry_failures()

@@ -33,9 +33,7 @@ class Line:
         inputs = [str(self.raw / name) for name in names] or [str(self.raw)]
         listing = find_sources(inputs, SourcesConfig(), limit=limit)
         intake = Intake(self.ledger, settings, self.read_hashes)
-        if limit is None:
-            intake.record_vanished(listing)
-        pending = intake.take(listing, retry_failed=retry_failed)
+        pending = intake.take(listing, complete=limit is None, retry_failed=retry_failed)
         hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
         self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)
         return [source.uri.removeprefix("raw/") for source in pending.values()]
@@ -125,6 +123,22 @@ def test_a_row_of_a_table_without_its_file_is_missing_until_it_comes(line: Line)
     assert line.run("t.csv") == []
     assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
     assert set(line.ledger.rows_by_id()) == set(parts)
+
+
+def test_a_listing_that_is_refused_writes_nothing(line: Line, tmp_path: Path) -> None:
+    other, lookalike = tmp_path / "other", tmp_path / "lookalike" / "raw"
+    for folder in (other, lookalike):
+        folder.mkdir(parents=True)
+    for path in (line.raw / "a.mp4", line.raw / "b.mp4", other / "gone.mp4"):
+        path.write_text(path.name)
+    line.run(".", str(other))
+    before = line.ledger.sources()
+    (other / "gone.mp4").unlink()
+    (lookalike / "a.mp4").write_text("another")
+    (lookalike / "t.csv").write_text("path,group_id\na.mp4,film\nb.mp4,film\nnone.mp4,film\n")
+    with pytest.raises(ValueError, match=r"would both be raw/a\.mp4"):
+        line.run(str(lookalike / "t.csv"), str(other))
+    assert line.ledger.sources() == before
 
 
 RAW, CLIP = (f"{kind}_video/000000008/000000008783_x{end}.mp4" for kind, end in (("raw", ""), ("clip", "-000001")))

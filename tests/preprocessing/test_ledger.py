@@ -187,8 +187,9 @@ def test_another_file_under_the_same_uri_is_refused_while_the_first_exists(ledge
     ledger.append_scans([make_scan(replace(A, location=str(first)))], "f")
     other = replace(A, location="/other/videos/a.mp4", content_id="2-2")
     with pytest.raises(ValueError, match=r"would both be videos/a\.mp4"):
-        ledger.pending_sources([other], "f")
+        ledger.refuse_collisions([other])
     first.unlink()
+    ledger.refuse_collisions([other])
     assert ledger.pending_sources([other], "f") == (other,)
 
 
