@@ -63,6 +63,7 @@ class SourceListing:
         sources: Sorted by uri, then by span.
         ignored: Paths, and rows of tables, that got no row, with the reason in brackets where it is not the extension; sorted.
         whole: All sources that the inputs hold, also those beyond a limit.
+        present_ids: Of all sources whose files are there, also beyond a limit.
         elsewhere: For a source that a table's row could mean at other places too: which sources it would be there, by their ids,
             and where that is; also of sources beyond a limit.
     """
@@ -71,6 +72,7 @@ class SourceListing:
     sources: tuple[Source, ...]
     ignored: tuple[str, ...]
     whole: InputSize
+    present_ids: frozenset[str]
     elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -129,6 +131,7 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
         sources=tuple(sources.values()),
         ignored=tuple(sorted(ignored)),
         whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
+        present_ids=frozenset(i.source_id for i in found.values() if facts[i.location].content_id != ABSENT),
         elsewhere={item.source_id: item.elsewhere for item in found.values() if item.elsewhere},
     )
 
@@ -143,7 +146,7 @@ def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[S
 
     What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
     """
-    places, there = _Places(), _present_ids(listing)
+    places, there = _Places(), listing.present_ids
     elsewhere = _elsewhere(listing, listing.elsewhere)
     folders = [given.folder for given in listing.inputs]
     of_inputs = (s for s in known if s.source_id in elsewhere or any(_is_inside(s, folder) for folder in folders))
@@ -157,7 +160,7 @@ def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str,
         listing: What the inputs hold now.
         known: Sources that were there when they were last looked for.
     """
-    places, there = _Places(), _present_ids(listing)
+    places, there = _Places(), listing.present_ids
     emptied = {}
     for given in listing.inputs:
         elsewhere = _elsewhere(listing, given.source_ids)
@@ -178,10 +181,6 @@ def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, s
 
 def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "_Places") -> bool:
     return places.is_absent(elsewhere.get(source.source_id, source.location))
-
-
-def _present_ids(listing: SourceListing) -> set[str]:
-    return {source.source_id for source in listing.sources if source.content_id != ABSENT}
 
 
 def _is_inside(source: Source, folder: str) -> bool:

@@ -212,6 +212,13 @@ def test_a_limited_run_over_a_table_is_not_emptied_by_the_rows_that_it_takes(tmp
     assert emptied_inputs(find_sources([str(table)], CONFIG, limit=1), known) == {}
 
 
+def test_a_limited_run_over_a_folder_that_moved_is_not_emptied_by_newcomers(tmp_path: Path) -> None:
+    known = find(make_files(tmp_path / "before" / "raw", "a.mp4", "b.mp4")).sources
+    (tmp_path / "before").rename(tmp_path / "after")
+    raw = make_files(tmp_path / "after" / "raw", "0new.mp4")
+    assert emptied_inputs(find_sources([str(raw)], CONFIG, limit=1), known) == {}
+
+
 def test_a_table_is_emptied_when_all_its_rows_are_gone_from_where_they_were(tmp_path: Path) -> None:
     raw = make_files(tmp_path / "raw", "a_b.mp4", "c_d.mp4")
     table = raw / "sekai.csv"

@@ -147,7 +147,8 @@ def test_failed_clips_of_every_wave_are_planned_again_when_asked_for(tmp_path: P
         dataset.ledger.append_encodes([ShardRecord(key=shard.key, sha256="s", size=1, clip_ids=good, failed=bad)])
     driver, sources = driver_of(dataset), tuple(scan.source for scan in SCAN_OF.values())
     size = InputSize(num_sources=len(sources), size_bytes=0)
-    listing = SourceListing(inputs=(), sources=sources, ignored=(), whole=size)
+    present_ids = frozenset(source.source_id for source in sources)
+    listing = SourceListing(inputs=(), sources=sources, ignored=(), whole=size, present_ids=present_ids)
     driver.take(listing, complete=False, retry_failed=True)
     again = [driver.decide_and_plan({scan.source.source_id for scan in scans_of(wave)}) for wave in WAVES]
     assert {clip_id for table in again for clip_id in table["clip_id"].to_pylist()} == failed
