@@ -38,14 +38,14 @@ def with_hashes(listed: Sequence[Source], by_location: Mapping[str, str]) -> tup
 
 
 def unread_sources(listed: Sequence[Source], known: Mapping[str, Mapping]) -> tuple[Source, ...]:
-    """Sources whose bytes must be read: those touched at an equal size, and those of a size that another file has.
+    """Sources whose bytes must be read: those touched at an equal size, and those of a size that another file has or had.
 
     Args:
         listed: As `with_known_hashes` gives them.
         known: Rows of the sources table, by source id.
     """
     locations: dict[int, set[str]] = {}
-    for source in (*listed, *_present(known)):
+    for source in (*listed, *map(source_from_row, known.values())):
         if source.size_bytes:
             locations.setdefault(source.size_bytes, set()).add(source.location)
     return tuple(

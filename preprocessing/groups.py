@@ -1,14 +1,17 @@
 """Which sources come from one original video: splits never separate them. Pure.
 
 Sources of equal content, and spans of one file, have one group: that which a table names for one of them, else the one that the
-dataset has this content under, else that of the first file by uri. So a copy that comes later joins what is published, and
-moves nothing, whatever it is called. Each of several groups that tables name for parts of one content stays what it is.
+dataset has this content under, or had before the file vanished, else that of the first file by uri. So a copy that comes later
+joins what is published, and moves nothing, whatever it is called, and a file that was renamed stays where it was. Each of several groups that tables name for parts of one content stays what it is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preprocessing.duplicates import present_sources, rank
+from preprocessing.ledger import has_content
+from preprocessing.reasons import Reason
+from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.sources import file_group
 
@@ -21,18 +24,20 @@ class _Member:
         named: The group that an input names now, empty if none does.
         had: The group in its row, empty if it has none.
         of_file: Its group where nobody names one.
-        rank: `duplicates.rank`.
+        is_new: The dataset has no row of it that speaks of this content.
+        rank: `duplicates.rank`; one that vanished comes before all that are new.
     """
 
     source_id: str
     named: str
     had: str
     of_file: str
+    is_new: bool
     rank: tuple[bool, str, str]
 
 
 def shared_groups(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[str, str]:
-    """The group of every source that is there, by source id.
+    """The group of every source that is there, and of vanished ones whose group new files of their content share, by source id.
 
     Args:
         listed: What the inputs hold, with the hashes that are known.
@@ -44,6 +49,10 @@ def shared_groups(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dic
     contents: dict[str, list[_Member]] = {}
     for source, content in zip(present, _contents(present), strict=True):
         contents.setdefault(content, []).append(_member(source, named.get(source.source_id, ""), known))
+    vanished = _vanished(listed, known)
+    for content, alike in contents.items():
+        if all(member.is_new for member in alike):
+            alike += vanished.get(content, [])
     return {source_id: group for alike in contents.values() for source_id, group in _shared(alike, of_files).items()}
 
 
@@ -53,6 +62,17 @@ def _contents(sources: Sequence[Source]) -> list[str]:
     return [s.sha256 or hashes.get((s.location, s.content_id), s.location) for s in sources]
 
 
+def _vanished(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[str, list[_Member]]:
+    """What is known of files that are gone, by the hash of their content."""
+    ids = {source.source_id for source in listed}
+    found: dict[str, list[_Member]] = {}
+    for source_id, row in known.items():
+        if row["reason"] == Reason.MISSING and row["sha256"] and source_id not in ids:
+            member = _member(source_from_row(row), "", known)
+            found.setdefault(row["sha256"], []).append(replace(member, rank=(False, *member.rank[1:])))
+    return found
+
+
 def _member(source: Source, named: str, known: Mapping[str, Mapping]) -> _Member:
     row = known.get(source.source_id)
     return _Member(
@@ -60,6 +80,7 @@ def _member(source: Source, named: str, known: Mapping[str, Mapping]) -> _Member
         named=named,
         had=row["group_id"] if row else "",
         of_file=file_group(source.uri),
+        is_new=row is None or not has_content(row, source),
         rank=rank(source, known),
     )
 

@@ -33,7 +33,9 @@ def test_only_files_of_a_size_that_another_file_has_are_read() -> None:
     assert [s.uri for s in unread_sources(listed, {})] == ["a", "b"]
     spans = tuple(source("a", span=Span(start_frame=k)) for k in range(3))
     assert unread_sources(spans, {}) == ()
-    assert [s.uri for s in unread_sources((source("z", size=11),), known(row_of(source("c", size=11))))] == ["z"]
+    for reason in ("", "missing"):
+        before = known(row_of(source("c", size=11), reason=reason))
+        assert [s.uri for s in unread_sources((source("z", size=11),), before)] == ["z"]
 
 
 def test_a_touched_file_is_read_and_an_untouched_one_keeps_its_hash() -> None:

@@ -45,11 +45,37 @@ def test_a_copy_that_comes_later_joins_what_is_there_and_moves_nothing(order: tu
         assert before.items() <= groups_of(rows).items()
 
 
-def test_nothing_is_known_of_a_file_that_is_gone_and_a_kept_one_leads_one_that_comes_back() -> None:
-    gone = known({**row_of(listed("a", FIRST)), "reason": "missing", "status": "failed"})
-    rows = rows_after([listed("b", SECOND)], gone)
-    assert groups_of(rows)["b[30, 90)"] == GROUP_B
+def gone(*found: Source) -> Mapping[str, Mapping]:
+    return known(*({**row_of(source), "reason": "missing", "status": "failed"} for source in found))
+
+
+@pytest.mark.parametrize("group", ["", "film"])
+def test_a_file_that_was_renamed_keeps_its_group_and_so_does_the_old_name_if_it_comes_back(group: str) -> None:
+    rows = rows_after([listed("b")], gone(listed("z", group=group)))
+    assert set(groups_of(rows).values()) == {group or file_group("z")}
+    assert groups_of(rows_after([listed("a"), listed("b"), listed("z")], rows)) == {
+        **groups_of(rows),
+        "a": rows["z"]["group_id"],
+    }
+
+
+def test_a_file_that_was_renamed_over_another_takes_its_group_along() -> None:
+    rows = rows_after(
+        [listed("a", sha256="x")], {**gone(listed("b", sha256="x")), **known(row_of(listed("a", sha256="y")))}
+    )
+    assert groups_of(rows) == {"a": GROUP_B, "b": GROUP_B}
+
+
+def test_what_is_gone_moves_nothing_that_the_dataset_has_and_nothing_of_another_content() -> None:
+    rows = {**gone(listed("a", group="film"), listed("d", sha256="")), **known(row_of(listed("b", SECOND)))}
+    assert groups_of(rows_after([listed("b", SECOND)], rows))["b[30, 90)"] == GROUP_B
+    assert groups_of(rows_after([listed("c", sha256="y")], rows))["c"] == GROUP_C
+    rows = {**gone(listed("a", FIRST)), **known(row_of(listed("b", SECOND)))}
     assert set(groups_of(rows_after([listed("a", FIRST), listed("b", SECOND)], rows)).values()) == {GROUP_B}
+
+
+def test_of_two_that_were_gone_the_one_that_comes_back_keeps_its_group() -> None:
+    assert groups_of(rows_after([listed("b")], gone(listed("a"), listed("b")))) == {"a": GROUP_A, "b": GROUP_B}
 
 
 def test_spans_of_one_file_have_one_group_before_anybody_read_it() -> None:

@@ -96,6 +96,17 @@ def test_a_copy_takes_the_place_of_what_vanished(line: Line) -> None:
     assert line.rows() == {"a.mp4": "missing", "b.mp4": "undecodable"}
 
 
+def test_a_file_that_was_renamed_is_scanned_under_its_group(line: Line) -> None:
+    for name in ("a.mp4", "other.mp4"):
+        (line.raw / name).write_text(name)
+    line.run()
+    before = line.groups()
+    (line.raw / "a.mp4").rename(line.raw / "z.mp4")
+    assert line.run() == ["z.mp4"]
+    assert line.rows() == {"a.mp4": "missing", "other.mp4": "undecodable", "z.mp4": "undecodable"}
+    assert line.groups() == before
+
+
 def test_a_copy_in_a_table_with_other_spans_shares_the_group_and_so_does_the_file_that_is_known(line: Line) -> None:
     (line.raw / "b.mp4").write_text("same")
     assert line.run() == ["b.mp4"]
