@@ -46,12 +46,22 @@ class GivenInput:
     Attributes:
         given: As it was given.
         folder: Where it looks for videos; empty for a file or a table.
+        row_folders: In which folders videos of a table's rows are there; empty for any other input.
         source_ids: Of those sources of the listing that it gives.
     """
 
     given: str
     folder: str
+    row_folders: frozenset[str]
     source_ids: frozenset[str]
+
+    def is_below(self, location: str) -> bool:
+        """Whether a file lies in the folder, however deep."""
+        return bool(self.folder) and location.startswith(f"{self.folder.rstrip('/')}/")
+
+    def is_beside(self, location: str) -> bool:
+        """Whether a file lies beside a video of the table's; that one is there, so this one is gone if it is not."""
+        return posixpath.dirname(location) in self.row_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +137,7 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     facts = {item.location: places.of(item.location).facts(item.location) for item in found.values()}
     sources = {item.place: _source(item, facts[item.location], captions) for item in chosen}
     return SourceListing(
-        inputs=tuple(_given_input(given, items, places) for given, items in by_input.items()),
+        inputs=tuple(_given_input(given, items, facts, places) for given, items in by_input.items()),
         sources=tuple(sources.values()),
         ignored=tuple(sorted(ignored)),
         whole=InputSize(num_sources=len(found), size_bytes=sum(of_file.size_bytes or 0 for of_file in facts.values())),
@@ -142,14 +152,13 @@ def file_group(uri: str) -> str:
 
 
 def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
-    """Known sources that lay in these inputs' folders, or where rows of their tables could be, and are no longer there.
+    """Known sources that lay in these inputs' folders, or beside or where rows of their tables could be, and no longer do.
 
     What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
     """
     places, there = _Places(), listing.present_ids
     elsewhere = _elsewhere(listing, listing.elsewhere)
-    folders = [given.folder for given in listing.inputs]
-    of_inputs = (s for s in known if s.source_id in elsewhere or any(_is_inside(s, folder) for folder in folders))
+    of_inputs = (s for s in known if s.source_id in elsewhere or _is_of(s.location, listing.inputs))
     return tuple(s for s in of_inputs if s.source_id not in there and _is_gone(s, elsewhere, places))
 
 
@@ -165,7 +174,8 @@ def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str,
     for given in listing.inputs:
         elsewhere = _elsewhere(listing, given.source_ids)
         own = {*given.source_ids, *elsewhere}
-        of_input = [source for source in known if source.source_id in own or _is_inside(source, given.folder)]
+        of_input = [source for source in known if source.source_id in own or given.is_below(source.location)]
+        of_input = of_input or [source for source in known if given.is_beside(source.location)]
         unlisted = there.isdisjoint(source.source_id for source in of_input)
         if of_input and unlisted and all(_is_gone(source, elsewhere, places) for source in of_input):
             emptied[given.given] = len(of_input)
@@ -183,8 +193,8 @@ def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "_Places") ->
     return places.is_absent(elsewhere.get(source.source_id, source.location))
 
 
-def _is_inside(source: Source, folder: str) -> bool:
-    return bool(folder) and source.location.startswith(f"{folder.rstrip('/')}/")
+def _is_of(location: str, inputs: Iterable[GivenInput]) -> bool:
+    return any(given.is_below(location) or given.is_beside(location) for given in inputs)
 
 
 class _Places:
@@ -238,9 +248,16 @@ def _path(given: str) -> str:
     return given.removeprefix("file://")
 
 
-def _given_input(given: str, items: Iterable[_Found], places: _Places) -> GivenInput:
-    source_ids = frozenset(item.source_id for item in items)
-    return GivenInput(given=given, folder=_folder(_path(given), places), source_ids=source_ids)
+def _given_input(given: str, items: Sequence[_Found], facts: Mapping[str, FileFacts], places: _Places) -> GivenInput:
+    folder = _folder(_path(given), places)
+    rows = items if is_table(given) and not folder else ()
+    present = (row.location for row in rows if facts[row.location].content_id != ABSENT)
+    return GivenInput(
+        given=given,
+        folder=folder,
+        row_folders=frozenset(map(posixpath.dirname, present)),
+        source_ids=frozenset(item.source_id for item in items),
+    )
 
 
 def _folder(given: str, places: _Places) -> str:

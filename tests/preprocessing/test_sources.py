@@ -189,6 +189,30 @@ def test_only_what_lay_in_the_inputs_can_vanish_from_them(tmp_path: Path) -> Non
     assert vanished_sources(find(monday / "b.mp4"), known) == ()
 
 
+def test_a_video_that_left_its_table_and_its_place_beside_the_rows_has_vanished(tmp_path: Path) -> None:
+    raw, other = make_files(tmp_path / "raw", "a.mp4", "b.mp4", "c.mp4"), make_files(tmp_path / "other", "d.mp4")
+    table = tmp_path / "t.csv"
+    table.write_text("path\nraw/a.mp4\nraw/b.mp4\nraw/c.mp4\nother/d.mp4\n")
+    known = find(table).sources
+    table.write_text("path\nraw/a.mp4\n")
+    for path in (raw / "b.mp4", other / "d.mp4"):
+        path.unlink()
+    assert [source.uri for source in vanished_sources(find(table), known)] == [f"{tmp_path.name}/raw/b.mp4"]
+    assert vanished_sources(find(raw / "a.mp4"), known) == ()
+
+
+def test_a_table_is_emptied_when_other_names_took_the_place_of_all_its_rows(tmp_path: Path) -> None:
+    raw, table = make_files(tmp_path / "raw", "a.mp4", "b.mp4"), tmp_path / "t.csv"
+    table.write_text("path\nraw/a.mp4\nraw/b.mp4\n")
+    known = find(table).sources
+    for name in ("a", "b"):
+        (raw / f"{name}.mp4").rename(raw / f"{name}2.mp4")
+    table.write_text("path\nraw/a2.mp4\nraw/b2.mp4\n")
+    assert emptied_inputs(find(table), known) == {str(table): 2}
+    (raw / "a.mp4").touch()
+    assert emptied_inputs(find(table), known) == {}
+
+
 def test_an_input_is_emptied_when_none_of_what_is_known_of_it_is_there(tmp_path: Path) -> None:
     monday, tuesday = make_files(tmp_path / "monday", "a.mp4", "b.mp4"), make_files(tmp_path / "tuesday", "c.mp4")
     table = tmp_path / "t.csv"
