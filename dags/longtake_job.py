@@ -15,7 +15,7 @@ LOST_AFTER = timedelta(minutes=10)
 """How long a cluster may be away before its job counts as lost."""
 
 WRONG_COMMAND = 2
-"""Exit status of a wrong command or recipe: trying again is of no use."""
+"""Exit status of a wrong command or recipe, or of wrong or damaged data: trying again is of no use."""
 
 
 def cluster_of(connection: Any) -> Cluster:  # noqa: ANN401 - Airflow has two classes of connections

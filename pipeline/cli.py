@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def exit_status(command: Callable[..., Any]) -> int:
-    """Runs a command; 0 if it was done, 1 if it failed, 2 if it or its recipe was wrong, else what it says itself."""
+    """Runs a command; 0 if it was done, 1 if it failed, 2 if it, its recipe or its data was wrong, else what it says itself."""
     try:
         status = command(standalone_mode=False) or 0
     except Exit as error:
