@@ -73,7 +73,7 @@ class Intake:
         if complete:
             self._record_vanished(listing)
         self._record_absent(listing)
-        present = self._with_groups(present)
+        present = self._with_groups(self._with_words_of_tables(present))
         pending = {source.source_id for source in self._ledger.pending_sources(present, self._settings)}
         double = self._record_duplicates(present)
         self._ledger.refresh_sources(present, self._settings)
@@ -104,6 +104,12 @@ class Intake:
         scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
         self._ledger.append_scans(scans, self._settings)
 
+    def _with_words_of_tables(self, present: Sequence[Source]) -> tuple[Source, ...]:
+        """Gives them with what a table once said of those that none names now: a folder says nothing, and unsays nothing."""
+        known = self._ledger.rows_by_id()
+        said = {s.source_id: source_from_row(known[s.source_id]) for s in present if s.source_id in known}
+        return tuple(_as_said(source, said.get(source.source_id)) for source in present)
+
     def _with_groups(self, listed: Sequence[Source]) -> tuple[Source, ...]:
         """Gives them in the groups that they share with others, and records these."""
         groups = shared_groups(listed, self._ledger.rows_by_id())
@@ -126,3 +132,10 @@ class Intake:
         ]
         self._ledger.append_scans([s for s in scans if (s.source.source_id, s.message) not in told], self._settings)
         return set(found)
+
+
+def _as_said(source: Source, before: Source | None) -> Source:
+    if before is None or source.from_table or not before.from_table:
+        return source
+    caption = source.caption or before.caption
+    return replace(source, caption=caption, licence=before.licence, extra=before.extra, from_table=True)

@@ -50,13 +50,13 @@ SOURCES = pa.schema(
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
         ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("crop", pa.string()),
-        ("table_fps", pa.float64()),
+        ("table_fps", pa.float64()), ("from_table", pa.bool_()),
     ]
 )  # fmt: skip
 """One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
 
 `start_frame` to `end_s` are the span that was asked for, its frames counted at `table_fps` (null: they are the file's own);
-`first_frame` and `num_frames` are what it turned out to be.
+`first_frame` and `num_frames` are what it turned out to be. `from_table` is `Source.from_table`, null if not.
 Times are the worker's and its child's. `crop` is `PictureArea.crop` of what lies between black bars, empty for the whole picture.
 """
 
@@ -191,14 +191,21 @@ def source_from_row(row: Mapping) -> Source:
     span = {name: row[name] for name in _SPAN if row[name] is not None}
     texts = {name: str(row[name]) for name in _SOURCE_TEXTS}
     found = Span(**span) if span else None
-    return Source(**texts, extra=dict(row["extra"]), size_bytes=row["size_bytes"], span=found)
+    return Source(
+        **texts,
+        extra=dict(row["extra"]),
+        size_bytes=row["size_bytes"],
+        span=found,
+        from_table=bool(row["from_table"]),
+    )
 
 
 def source_columns(source: Source) -> dict[str, object]:
     """What a listing says about a source, as its row holds it."""
     texts = {name: getattr(source, name) for name in _SOURCE_TEXTS}
     span = {name: getattr(source.span, name, None) for name in _SPAN}
-    return {**texts, **span, "extra": sorted(source.extra.items()), "size_bytes": source.size_bytes}
+    rest = {"size_bytes": source.size_bytes, "from_table": source.from_table or None}
+    return {**texts, **span, **rest, "extra": sorted(source.extra.items())}
 
 
 def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Signals | None) -> SourceScan:

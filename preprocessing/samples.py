@@ -116,6 +116,7 @@ class Source:
         size_bytes: Of the file, None where nobody knows.
         span: Which part of the file it is; None is all of it.
         sha256: Of the file's bytes, empty where nobody read them yet.
+        from_table: A row of a table names it, or did last; that row said its caption, unless a file did, and its licence and extra.
     """
 
     source_id: str
@@ -129,6 +130,7 @@ class Source:
     size_bytes: int | None = None
     span: Span | None = None
     sha256: str = ""
+    from_table: bool = False
 
     @property
     def name(self) -> str:

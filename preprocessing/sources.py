@@ -97,6 +97,7 @@ class _Found:
     licence: str = ""
     group: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    from_table: bool = False
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -328,6 +329,7 @@ def _merged(first: _Found, second: _Found) -> _Found:
         licence=first.licence or second.licence,
         group=first.group or second.group,
         extra={**second.extra, **first.extra},
+        from_table=first.from_table or second.from_table,
         elsewhere={**second.elsewhere, **first.elsewhere},
     )
 
@@ -359,6 +361,7 @@ def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Sour
         caption=captions.get(item.location, "") if item.caption is None else item.caption,
         licence=item.licence,
         extra=item.extra,
+        from_table=item.from_table,
         size_bytes=facts.size_bytes,
         span=item.span,
     )
@@ -435,5 +438,6 @@ def _row_found(row: TableRow, place: Place, others: Sequence[Place], folder: str
         licence=row.licence,
         group=row.group,
         extra=row.extra,
+        from_table=True,
         elsewhere={_source_id(_uri(folder, other.path), other.span): other.path for other in others},
     )

@@ -152,6 +152,33 @@ def test_a_listing_that_is_refused_writes_nothing(line: Line, tmp_path: Path) ->
     assert line.ledger.sources() == before
 
 
+def test_what_a_table_said_stays_until_a_table_says_otherwise(line: Line) -> None:
+    def said() -> list[tuple[str, str, dict]]:
+        return [(row["caption"], row["licence"], dict(row["extra"])) for row in line.ledger.sources().to_pylist()]
+
+    (line.raw / "a.mp4").write_text("a")
+    (line.raw / "t.csv").write_text("path,caption,licence,place\na.mp4,of the table,CC0,Rome\n")
+    line.run("t.csv")
+    line.run()
+    assert said() == [("of the table", "CC0", {"place": "Rome"})]
+    (line.raw / "a.txt").write_text("of the folder")
+    line.run()
+    assert said() == [("of the folder", "CC0", {"place": "Rome"})]
+    (line.raw / "a.txt").unlink()
+    (line.raw / "t.csv").write_text("path,caption,licence\na.mp4,,\n")
+    line.run("t.csv")
+    assert said() == [("", "", {})]
+
+
+def test_a_caption_beside_a_video_that_no_table_names_goes_with_its_file(line: Line) -> None:
+    for name in ("a.mp4", "a.txt"):
+        (line.raw / name).write_text("words")
+    line.run()
+    (line.raw / "a.txt").unlink()
+    line.run()
+    assert line.ledger.sources()["caption"].to_pylist() == [""]
+
+
 RAW, CLIP = (f"{kind}_video/000000008/000000008783_x{end}.mp4" for kind, end in (("raw", ""), ("clip", "-000001")))
 
 
