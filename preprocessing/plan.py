@@ -153,14 +153,38 @@ def _content_hash(clips: pa.Table, times_planned: Mapping[str, int]) -> str:
 
 def pending_shards(plan: pa.Table, encodes: Iterable[ShardRecord], encode_fingerprint: str) -> pa.Table:
     """The rows of planned shards that still have to be encoded under these settings, in the order of the plan."""
-    planned = _planned_under(plan, _prefix(encode_fingerprint))
+    planned = planned_under(plan, encode_fingerprint)
     written = pa.array([record.key for record in encodes], pa.string())
     return planned.filter(pc.invert(pc.is_in(plan_rows.shard_keys(planned), value_set=written)))
 
 
-def is_planned_under(plan: pa.Table, encode_fingerprint: str) -> bool:
-    """Whether any shard was ever planned under these encode settings."""
-    return _planned_under(plan, _prefix(encode_fingerprint)).num_rows > 0
+def still_kept(shards: pa.Table, kept: pa.Table) -> pa.Table:
+    """The rows of those shards that hold a clip which is kept now and would be encoded as it is planned.
+
+    The others were planned under settings that were taken back, or their files changed or vanished since. A shard is
+    encoded whole: so what lies in it does not depend on when it is encoded.
+    """
+    _, as_planned = plan_rows.same_clips(kept, shards)
+    keys = plan_rows.shard_keys(shards)
+    return shards.filter(pc.is_in(keys, value_set=pc.unique(keys.take(as_planned))))
+
+
+def at_current_places(shards: pa.Table, sources: pa.Table) -> pa.Table:
+    """The same rows with `location` as the sources have it now: files may have moved since they were planned.
+
+    Args:
+        shards: Schema `plan_rows.PLAN`.
+        sources: `Ledger.sources()`.
+    """
+    at = pc.index_in(shards["source_id"], value_set=sources["source_id"].combine_chunks())
+    place = shards.schema.get_field_index("location")
+    locations = pc.coalesce(sources["location"].take(at), shards["location"])
+    return shards.set_column(place, shards.schema.field(place), locations)
+
+
+def planned_under(plan: pa.Table, encode_fingerprint: str) -> pa.Table:
+    """The rows of all shards that were ever planned under these encode settings."""
+    return _planned_under(plan, _prefix(encode_fingerprint))
 
 
 def failed_clips(plan: pa.Table, encodes: Iterable[ShardRecord]) -> dict[str, str]:

@@ -8,9 +8,11 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory, gettempdir
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint, report_settings
 from pipeline.decisions import decide_fingerprint, recipe_clips
+from pipeline.jobs.backlog import backlog
 from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, refuse_impossible, run_bounded
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
@@ -21,9 +23,10 @@ from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.lease import lease_owner
-from preprocessing.plan import failed_clips, is_planned_under, kept_clips, latent_bytes, pending_shards, plan
-from preprocessing.plan_rows import PLAN, shard_ranges, shards_of_plan
+from preprocessing.plan import failed_clips, kept_clips, latent_bytes, plan, planned_under
+from preprocessing.plan_rows import PLAN, shard_keys, shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason
+from preprocessing.relations import texts
 from preprocessing.replay import recaptioned_sources, regrouped_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
@@ -140,6 +143,7 @@ class Driver:
         self._address, self._stack, self._ray_is_up = address, stack, False
         self._pending: dict[str, Source] = {}
         self._retry: Collection[str] = ()
+        self._tried: set[str] = set()
         self._codec: CodecRecord | None = None
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
@@ -189,6 +193,7 @@ class Driver:
             return iter(())
         self._encode_meter = self._encode_meter or self._meters.meter("encode", 0)
         self._encode_meter.grow(num_shards)
+        self._tried.update(texts(pc.unique(shard_keys(shards))))
         return encode_tasks(
             shards_of_plan(shards),
             self._recipe,
@@ -236,16 +241,19 @@ class Driver:
         return added
 
     def _decide(self, source_ids: Collection[str]) -> None:
-        settings = decide_fingerprint(self._recipe)
+        todo = self._undecided(source_ids)
+        if todo:
+            decided = recipe_clips(self._ledger.iterate_scans(todo), self._recipe)
+            self._ledger.append_clips(decided, todo, fingerprint=decide_fingerprint(self._recipe))
+
+    def _undecided(self, source_ids: Collection[str]) -> set[str]:
+        """Of some sources those that no decision holds for: their clips may be others under the settings of now."""
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
-        todo = {
-            *self._ledger.undecided_sources(settings, source_ids),
+        return {
+            *self._ledger.undecided_sources(decide_fingerprint(self._recipe), source_ids),
             *recaptioned_sources(sources, clips),
             *regrouped_sources(sources, clips, eval_percent=self._recipe.sources.eval_percent),
         }
-        if todo:
-            decided = recipe_clips(self._ledger.iterate_scans(todo), self._recipe)
-            self._ledger.append_clips(decided, todo, fingerprint=settings)
 
     def _kept(self, source_ids: Collection[str] | None = None) -> pa.Table:
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
@@ -257,16 +265,25 @@ class Driver:
         return stored["sources"]["eval_percent"] if stored else self._recipe.sources.eval_percent
 
     def pending_shards(self) -> pa.Table:
-        """The rows of the shards that are planned and not encoded."""
-        planned = self._ledger.plan()
-        if not planned.num_rows:
-            return planned
-        return pending_shards(planned, self._ledger.encodes(), self._encode_fingerprint())
+        """The rows of the shards that are planned, still wanted and not encoded, but for those that this run tried in vain."""
+        return self._backlog(of_others_than=())
+
+    def settled_shards(self) -> pa.Table:
+        """Those of `pending_shards` that hold clips of which nothing is to be scanned or decided in this run."""
+        return self._backlog(of_others_than={*self._pending, *self._undecided(self.sources_to_decide())})
+
+    def _backlog(self, *, of_others_than: Collection[str]) -> pa.Table:
+        """As `pending_shards`, where no clip of some sources makes a shard wanted."""
+        if not self._ledger.plan().num_rows:
+            return PLAN.empty_table()
+        kept = _none_of(self._kept(), "source_id", of_others_than)
+        shards = backlog(self._ledger, self._captions.apply(kept), self._encode_fingerprint())
+        return shards.filter(pc.invert(pc.is_in(shard_keys(shards), value_set=pa.array(self._tried, pa.string()))))
 
     def refuse_another_codec(self) -> None:
         """Raise where clips are planned, but none for this codec with these options and sizes."""
         planned = self._ledger.plan()
-        if planned.num_rows and not is_planned_under(planned, self._encode_fingerprint()):
+        if planned.num_rows and not planned_under(planned, self._encode_fingerprint()).num_rows:
             raise ValueError(f"{self._uri} is not planned under these encode settings; run longtake plan with them")
 
     def publish(self) -> None:
@@ -338,6 +355,10 @@ class Driver:
                 self._dataset.write_record(replace(stored, codec=known, fingerprints=fingerprints))
             self._codec = known
         return self._codec
+
+
+def _none_of(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table[column], value_set=pa.array(values, pa.string()))))
 
 
 def codec_settings(recipe: Recipe) -> str:

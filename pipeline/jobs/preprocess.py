@@ -4,19 +4,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.config import Recipe
 from pipeline.decisions import refuse_other_scan_settings
+from pipeline.jobs.backlog import backlog
+from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
+from pipeline.progress import Meter
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing import plan_rows
 from preprocessing.dataset import Dataset
 from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import inputs_of
-from preprocessing.plan import pending_shards
+from preprocessing.plan import kept_clips
 from preprocessing.plan_rows import shard_keys
 from preprocessing.relations import texts
-from preprocessing.samples import Source
+from preprocessing.samples import CodecRecord, Source
 
 
 def scan_dataset(
@@ -64,13 +68,13 @@ def preprocess(
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.take(listing, complete=limit is None, retry_failed=retry_failed)
         first, *later = _waves(listing.sources, recipe.cluster.wave_sources)
-        driver.scan_beside_encode(first, driver.pending_shards())
+        driver.scan_beside_encode(first, driver.settled_shards())
         waits = {source.source_id for wave in later for source in wave}
         shards = driver.decide_and_plan(driver.sources_to_decide() - waits)
         for wave in later:
             driver.scan_beside_encode(wave, shards)
             shards = driver.decide_and_plan({source.source_id for source in wave})
-        driver.scan_beside_encode((), shards)
+        driver.scan_beside_encode((), driver.pending_shards())
         driver.publish()
         return driver.finish(listing, tracking)
 
@@ -134,17 +138,42 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
         ValueError: If there is no dataset, or nobody planned under these encode settings.
     """
     dataset = Dataset.open(dataset_uri)
-    planned, stored = dataset.ledger.plan(), dataset.record()
-    if not planned.num_rows:
+    stored = dataset.record()
+    if not dataset.ledger.plan().num_rows:
         return EncodePreview(shards=(), clips=0, hours=0.0)
     if stored.codec is None or stored.fingerprints.get(ENCODE_SETTINGS) != codec_settings(recipe):
-        raise ValueError(f"{dataset_uri} is not planned under these encode settings; run longtake plan with them")
-    waiting = pending_shards(planned, dataset.ledger.encodes(), encode_fingerprint(recipe.encode, stored.codec))
+        raise _not_planned(dataset_uri)
+    waiting = _left_to_encode(dataset, recipe, stored.codec)
     return EncodePreview(
         shards=tuple(dict.fromkeys(texts(shard_keys(waiting)))),
         clips=waiting.num_rows,
         hours=round(float(np.sum(waiting["end_s"].to_numpy() - waiting["start_s"].to_numpy())) / 3600, 6),
     )
+
+
+def _left_to_encode(dataset: Dataset, recipe: Recipe, codec: CodecRecord) -> pa.Table:
+    """The rows of the shards that `encode` would write."""
+    ledger, settings = dataset.ledger, encode_fingerprint(recipe.encode, codec)
+    share = recipe.sources.eval_percent  # shards do not depend on it
+    kept = kept_clips(ledger.sources(), ledger.clips(), recipe.encode.sizes_px, eval_percent=share)
+    kept = _known_captions(dataset, recipe).apply(kept)
+    return backlog(ledger, kept, settings)
+
+
+def _known_captions(dataset: Dataset, recipe: Recipe) -> CaptionStep:
+    """Applies what models said; where it would have to ask which model these settings mean, nobody planned with them."""
+
+    def refuse() -> None:
+        raise _not_planned(dataset.storage.uri)
+
+    def no_meter(clips: int) -> Meter:
+        raise AssertionError(f"{clips} clips are asked about, though nothing is written")
+
+    return CaptionStep(dataset, recipe, need_ray=refuse, meter=no_meter)
+
+
+def _not_planned(dataset_uri: str) -> ValueError:
+    return ValueError(f"{dataset_uri} is not planned under these encode settings; run longtake plan with them")
 
 
 def _waves(sources: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:

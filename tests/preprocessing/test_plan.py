@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from preprocessing import plan_rows, rows
 from preprocessing.config import PlanConfig
-from preprocessing.plan import failed_clips, kept_clips, latent_bytes, nearest_size, pending_shards, plan
+from preprocessing.plan import (
+    at_current_places,
+    failed_clips,
+    kept_clips,
+    latent_bytes,
+    nearest_size,
+    pending_shards,
+    plan,
+    still_kept,
+)
 from preprocessing.samples import CodecRecord, PlannedClip, PlannedShard, ShardRecord, Split, Verdict
 from preprocessing.splits import split_of
 from tests.preprocessing.test_ledger import kept_table, make_candidate, make_planned, make_scan, make_source, plan_table
@@ -160,6 +169,30 @@ def test_a_retry_of_a_whole_shard_gets_another_name() -> None:
     (again,) = add(clips, so_far, retry={"c000", "c001"})
     assert again.clips == so_far[0].clips
     assert again.key != so_far[0].key
+
+
+def test_a_shard_is_wanted_whole_while_one_of_its_clips_is_kept_as_it_is_planned() -> None:
+    clips = make_clips(7)
+    first, second, third = add(clips)
+    so_far = plan_table((first, second, third))
+
+    def wanted(*kept: PlannedClip) -> tuple[PlannedShard, ...]:
+        return tuple(plan_rows.shards_of_plan(still_kept(so_far, kept_table(kept))))
+
+    assert wanted(*clips) == (first, second, third)
+    assert wanted(clips[1], clips[6]) == (first, third)
+    assert wanted(*(replace(clip, fps=12.0) for clip in clips[:3]), clips[3]) == (second,)
+    assert wanted(replace(clips[0], content_id="2-2")) == wanted() == ()
+
+
+def test_a_planned_clip_is_read_where_its_source_is_now_and_stays_what_it_is() -> None:
+    planned = plan_table(add([*make_clips(2, source_id="s1"), make_planned("other", source_id="s2")]))
+    sources = pa.table({"source_id": ["s1"], "location": ["/other/a.mp4"]})
+    found = at_current_places(planned, sources)
+    assert found.schema.equals(planned.schema)
+    assert found.drop_columns(["location"]).equals(planned.drop_columns(["location"]))
+    places = dict(zip(found["clip_id"].to_pylist(), found["location"].to_pylist(), strict=True))
+    assert places == {"c000": "/other/a.mp4", "c001": "/other/a.mp4", "other": "/raw/a.mp4"}
 
 
 def test_kept_clips_know_their_source_and_their_size() -> None:
