@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from preprocessing.downloads import file_sha256
 from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import ran_out_of_memory
+from preprocessing.reasons import gone_line
 from preprocessing.samples import PictureArea, PlannedClip
 from preprocessing.video_io.probe import probe
 from preprocessing.video_io.read import read_clip
@@ -118,9 +119,8 @@ def check_unchanged(clip: PlannedClip) -> None:
     Raises:
         ValueError: If it is gone, or its size or time differs and its bytes too.
     """
-    path = Path(clip.location)
-    if not path.exists():
-        raise ValueError(f"{clip.uri} is gone: there is no {path} any more")
+    if not Path(clip.location).exists():
+        raise ValueError(gone_line(clip.uri, clip.location))
     now = LocalFiles().facts(clip.location).content_id
     if clip.content_id and now != clip.content_id and not (clip.sha256 and _sha256(clip.location, now) == clip.sha256):
         raise ValueError(

@@ -19,6 +19,7 @@ from preprocessing.config import EncodeConfig
 from preprocessing.downloads import Downloads
 from preprocessing.input_files import is_remote
 from preprocessing.isolation import ChildFailed, IsolatedWorker
+from preprocessing.reasons import gone_line
 from preprocessing.samples import CodecRecord, LatentSample, PlannedClip, PlannedShard, ShardRecord
 from preprocessing.shards import write_shard
 from preprocessing.storage import Storage
@@ -122,7 +123,7 @@ def _downloaded(clips: Sequence[PlannedClip], downloads: Downloads) -> tuple[Pla
     try:
         path = downloads.local_path(first.location, first.content_id)
     except FileNotFoundError as error:
-        raise ClipFailed(f"{first.uri} is gone: there is no {first.location} any more") from error
+        raise ClipFailed(gone_line(first.uri, first.location)) from error
     if first.sha256 and downloads.sha256(first.location, first.content_id) != first.sha256:
         raise ClipFailed(f"{first.uri} has changed since it was scanned; scan it again")
     return tuple(replace(clip, location=path, content_id="") for clip in clips)

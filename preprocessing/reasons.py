@@ -1,4 +1,4 @@
-"""The closed list of reason codes: why a source failed, or why a clip was dropped."""
+"""The closed list of reason codes: why a source failed, or why a clip was dropped; and the line of a clip whose file is gone."""
 
 from enum import StrEnum
 
@@ -58,3 +58,15 @@ SENTENCES: dict[Reason, str] = {
     Reason.TRANSITION_INSIDE: "a transition lies inside the clip",
     Reason.ENCODE_FAILED: "the clip was kept, but encoding it failed",
 }
+
+_GONE = " is gone: there is no "
+
+
+def gone_line(uri: str, location: str) -> str:
+    """What is said of a clip whose file was not there when it was to be encoded: not the clip is to blame, so it is tried again."""
+    return f"{uri}{_GONE}{location} any more"
+
+
+def says_gone(line: str) -> bool:
+    """Whether this is a `gone_line`."""
+    return _GONE in line

@@ -1,12 +1,58 @@
 """What is left to encode: shards that are planned and not written, for clips that are kept as they were planned."""
 
+import numpy as np
 import pyarrow as pa
 
+from preprocessing.config import PlanConfig
+from preprocessing.input_files import ABSENT, UNREADABLE, input_files
 from preprocessing.ledger import Ledger
-from preprocessing.plan import at_current_places, pending_shards, still_kept
+from preprocessing.plan import (
+    at_current_places,
+    failed_clips,
+    latent_bytes,
+    pending_shards,
+    plan,
+    planned_under,
+    still_kept,
+)
+from preprocessing.plan_rows import same_clips
+from preprocessing.reasons import says_gone
+from preprocessing.relations import only, texts
+from preprocessing.samples import CodecRecord
 
 
 def backlog(ledger: Ledger, kept: pa.Table, encode_fingerprint: str) -> pa.Table:
     """The rows of the shards that are planned under these encode settings, still wanted and not written, with their files' places of now."""
     waiting = pending_shards(ledger.plan(), ledger.encodes(), encode_fingerprint)
     return at_current_places(still_kept(waiting, kept), ledger.sources())
+
+
+def returned_clips(ledger: Ledger, planned: pa.Table) -> set[str]:
+    """Ids of the clips whose last attempt failed only because their files were gone, and whose files are there now."""
+    gone = [clip_id for clip_id, line in failed_clips(planned, ledger.encodes()).items() if says_gone(line)]
+    rows = at_current_places(only(planned, "clip_id", gone), ledger.sources())
+    places = dict(zip(texts(rows["clip_id"]), texts(rows["location"]), strict=True))
+    there = {location for location in set(places.values()) if _is_there(location)}
+    return {clip_id for clip_id, location in places.items() if location in there}
+
+
+def shards_of_returned(
+    ledger: Ledger, kept: pa.Table, settings: PlanConfig, codec: CodecRecord, encode_fingerprint: str
+) -> pa.Table:
+    """The shards to add for kept clips that are planned under these encode settings, failed for want of their files, and have them again."""
+    planned = planned_under(ledger.plan(), encode_fingerprint)
+    returned = returned_clips(ledger, planned)
+    as_planned, _ = same_clips(kept, only(planned, "clip_id", returned))
+    return plan(
+        kept.take(np.unique(as_planned)),
+        planned,
+        settings,
+        latent_bytes=lambda clips: latent_bytes(clips, codec),
+        encode_fingerprint=encode_fingerprint,
+        retry=returned,
+    )
+
+
+def _is_there(location: str) -> bool:
+    content_id = input_files(location).facts(location).content_id
+    return content_id != ABSENT and not content_id.startswith(UNREADABLE)

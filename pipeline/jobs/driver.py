@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Recipe, fingerprint, report_settings
 from pipeline.decisions import decide_fingerprint, recipe_clips
-from pipeline.jobs.backlog import backlog
+from pipeline.jobs.backlog import backlog, returned_clips, shards_of_returned
 from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, refuse_impossible, run_bounded
 from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
@@ -25,13 +25,13 @@ from preprocessing.intake import Intake
 from preprocessing.lease import lease_owner
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, plan, planned_under
 from preprocessing.plan_rows import PLAN, shard_keys, shard_ranges, shards_of_plan
-from preprocessing.reasons import Reason
+from preprocessing.reasons import Reason, says_gone
 from preprocessing.relations import texts
 from preprocessing.replay import recaptioned_sources, regrouped_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
-from preprocessing.samples import CodecRecord, Source
+from preprocessing.samples import CodecRecord, ShardRecord, Source
 from preprocessing.sources import SourceListing
 from preprocessing.storage import Storage
 
@@ -57,6 +57,7 @@ class PreprocessResult:
         captioned: Clips that a model was asked about in this run.
         without_caption: Clips that wait because no words could be written for them, with a line each.
         encoded_shards: Shards that this run wrote.
+        without_file: Clips that wait because their files were gone when they were to be encoded.
         scanned_otherwise: Sources that wait for a scan under the settings of now, with their clips as they were.
         about_other_scans: What to do about them, in words.
         pilot: What the whole input would take, where a limit left some of it out.
@@ -68,6 +69,7 @@ class PreprocessResult:
     captioned: int = 0
     without_caption: Mapping[str, str] = field(default_factory=dict)
     encoded_shards: int = 0
+    without_file: int = 0
     scanned_otherwise: int = 0
     about_other_scans: str = ""
     dataset: DatasetSummary
@@ -88,11 +90,19 @@ class PreprocessResult:
             f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped"
             + _in_brackets([f"{n} {reason}: {d.dropped_hours[reason]:.3f} h" for reason, n in d.dropped.items()]),
             f"kept clips: {d.in_version} in the version, {d.encode_failed} failed to encode, {d.waiting} waiting",
-            *filter(None, [self.about_other_scans]),
+            *filter(None, [self.about_other_scans, _about_gone_files(self.without_file)]),
             *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
             _version_line(d),
             *(self.pilot.lines() if self.pilot else ()),
         ]
+
+
+def _about_gone_files(without_file: int) -> str:
+    if not without_file:
+        return ""
+    return (
+        f"the files of {without_file} clips that were to be encoded are gone; the next run that finds them encodes them"
+    )
 
 
 def _version_line(dataset: DatasetSummary) -> str:
@@ -144,6 +154,7 @@ class Driver:
         self._pending: dict[str, Source] = {}
         self._retry: Collection[str] = ()
         self._tried: set[str] = set()
+        self._gone: list[str] = []
         self._codec: CodecRecord | None = None
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
@@ -152,6 +163,7 @@ class Driver:
             dataset, recipe, need_ray=self._need_ray, meter=lambda clips: self._meters.meter("captions", clips)
         )
         self.scanned = self.encoded = 0
+        self._clips_tried = 0
 
     def take(self, listing: SourceListing, *, complete: bool, retry_failed: bool) -> None:
         """Finds what has to be scanned, and records what has vanished; then keeps the recipe: none of inputs that are refused."""
@@ -161,6 +173,12 @@ class Driver:
         if retry_failed:
             self._captions.retry_failures()
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
+        else:
+            self.retry_returned()
+
+    def retry_returned(self) -> None:
+        """Has the clips planned again that failed only for want of their files, where these are there now."""
+        self._retry = returned_clips(self._ledger, self._ledger.plan())
 
     def _read_hashes(self, sources: Sequence[Source]) -> Mapping[str, str]:
         self._need_ray()
@@ -180,7 +198,6 @@ class Driver:
         finally:
             collector.commit()
         self.scanned += len(todo)
-        self.encoded += num_shards
 
     def _scan_tasks(self, todo: Sequence[Source], collector: ScanCollector) -> Iterator:
         if not todo:
@@ -199,9 +216,19 @@ class Driver:
             self._recipe,
             dataset_uri=self._dataset.storage.uri,  # absolute: workers have another working directory
             fingerprint=self._encode_fingerprint(),
-            on_record=lambda record: self._ledger.append_encodes([record]),
+            on_record=self._take_record,
             meter=self._encode_meter,
         )
+
+    def _take_record(self, record: ShardRecord) -> None:
+        """Commits a shard, unless all it would say is that files are gone: a disk that is away fails nothing."""
+        gone = [line for line in record.failed.values() if says_gone(line)]
+        self._gone += gone
+        clips = len(record.clip_ids) + len(record.failed)
+        self._clips_tried += clips
+        if len(gone) < clips:
+            self._ledger.append_encodes([record])
+            self.encoded += 1
 
     def store_recipe(self, **fingerprints: str) -> None:
         """Keeps the recipe in the dataset, in one write with the fingerprints that change with it."""
@@ -280,6 +307,22 @@ class Driver:
         shards = backlog(self._ledger, self._captions.apply(kept), self._encode_fingerprint())
         return shards.filter(pc.invert(pc.is_in(shard_keys(shards), value_set=pa.array(self._tried, pa.string()))))
 
+    def plan_returned(self) -> None:
+        """Plans clips again that failed only for want of their files, where these are there now; decides nothing."""
+        if self._ledger.plan().num_rows:
+            kept, codec = self._captions.apply(self._kept()), self._codec_record()
+            fingerprint_now = self._encode_fingerprint()
+            self._ledger.append_plan(shards_of_returned(self._ledger, kept, self._recipe.plan, codec, fingerprint_now))
+
+    def refuse_gone_files(self) -> None:
+        """Raise where every clip that this run was to encode has lost its file: a disk that is not mounted looks like that."""
+        if self._gone and len(self._gone) == self._clips_tried:
+            raise ValueError(
+                f"the files of all {len(self._gone)} clips that were to be encoded are gone ({self._gone[0]}): "
+                "is a disk not mounted? Bring them back and run the same command again; or run longtake scan with their "
+                "inputs: what is not there becomes missing, and the next version is without it"
+            )
+
     def refuse_another_codec(self) -> None:
         """Raise where clips are planned, but none for this codec with these options and sizes."""
         planned = self._ledger.plan()
@@ -310,6 +353,7 @@ class Driver:
             captioned=self._captions.written,
             without_caption=self._captions.failed(self._kept),
             encoded_shards=self.encoded,
+            without_file=len(self._gone),
             scanned_otherwise=len(self._dataset.scanned_otherwise()),
             about_other_scans=self._dataset.about_other_scans(),
             dataset=write_report(self._dataset, report_settings(self._recipe)),

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.config import Recipe
 from pipeline.decisions import refuse_other_scan_settings
-from pipeline.jobs.backlog import backlog
+from pipeline.jobs.backlog import backlog, shards_of_returned
 from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
 from pipeline.progress import Meter
@@ -61,7 +61,7 @@ def preprocess(
     """Scan, plan and encode; what is done is not done again.
 
     Raises:
-        ValueError: If an input or the dataset is wrong.
+        ValueError: If an input or the dataset is wrong, or the files of all clips that were to be encoded are gone.
         LeaseTaken: If another driver writes the dataset.
     """
     listing = inputs_of(dataset_uri, inputs, recipe.sources, limit=limit, accept_missing=accept_missing)
@@ -75,6 +75,7 @@ def preprocess(
             driver.scan_beside_encode(wave, shards)
             shards = driver.decide_and_plan({source.source_id for source in wave})
         driver.scan_beside_encode((), driver.pending_shards())
+        driver.refuse_gone_files()
         driver.publish()
         return driver.finish(listing, tracking)
 
@@ -89,6 +90,7 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     refuse_other_scan_settings(Dataset.open(dataset_uri), recipe)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.store_recipe()
+        driver.retry_returned()
         driver.decide_and_plan(driver.sources_to_decide())
         return driver.finish(None, tracking)
 
@@ -97,13 +99,16 @@ def encode_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tra
     """The third step alone: encode what is planned, then name the new version of the dataset; the recipe is not stored.
 
     Raises:
-        ValueError: If there is no dataset, or its plan was made for another codec, other options or sizes.
+        ValueError: If there is no dataset, its plan was made for another codec, other options or sizes, or the files of all clips
+            that were to be encoded are gone.
         LeaseTaken: If another driver writes the dataset.
     """
     Dataset.open(dataset_uri)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.refuse_another_codec()
+        driver.plan_returned()
         driver.scan_beside_encode((), driver.pending_shards())
+        driver.refuse_gone_files()
         driver.publish()
         return driver.finish(None, tracking)
 
@@ -152,12 +157,13 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
 
 
 def _left_to_encode(dataset: Dataset, recipe: Recipe, codec: CodecRecord) -> pa.Table:
-    """The rows of the shards that `encode` would write."""
+    """The rows of the shards that `encode` would write, those among them that it would plan first."""
     ledger, settings = dataset.ledger, encode_fingerprint(recipe.encode, codec)
     share = recipe.sources.eval_percent  # shards do not depend on it
     kept = kept_clips(ledger.sources(), ledger.clips(), recipe.encode.sizes_px, eval_percent=share)
     kept = _known_captions(dataset, recipe).apply(kept)
-    return backlog(ledger, kept, settings)
+    again = shards_of_returned(ledger, kept, recipe.plan, codec, settings)
+    return pa.concat_tables([backlog(ledger, kept, settings), again])
 
 
 def _known_captions(dataset: Dataset, recipe: Recipe) -> CaptionStep:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset, samples_table
+from preprocessing.plan import failed_clips
 from preprocessing.reasons import Reason
 from preprocessing.report.columns import clip_seconds, counts_by, first_reasons, floats, sums_by, where
 from preprocessing.rows import transfers
@@ -34,7 +35,7 @@ class DatasetSummary:
         kept_hours: Duration of the kept ones.
         dropped_hours: Duration of the others, by their first reason.
         in_version: Kept clips that are samples of the current version.
-        encode_failed: Kept clips that could not be encoded.
+        encode_failed: Kept clips whose last attempt at encoding failed.
         waiting: The other kept clips: not encoded yet, or encoded and not in this version.
         samples: All samples of the current version.
         sample_hours: Their duration.
@@ -110,7 +111,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
 
 def kept_by_progress(dataset: Dataset, kept: pa.Table, samples: pa.Table) -> KeptClips:
     """Kept clips that are samples of the current version, that could not be encoded, and that wait for it."""
-    failed_ids = [clip_id for record in dataset.ledger.encodes() for clip_id in record.failed]
+    failed_ids = failed_clips(dataset.ledger.plan(), dataset.ledger.encodes())
     in_version = pc.is_in(kept["clip_id"], value_set=samples["clip_id"].combine_chunks())
     failed = pc.and_not(pc.is_in(kept["clip_id"], value_set=pa.array(failed_ids, pa.string())), in_version)
     return KeptClips(

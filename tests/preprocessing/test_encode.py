@@ -17,6 +17,7 @@ from preprocessing.downloads import Downloads, file_sha256
 from preprocessing.encode import LeftOut, encode_clip, encode_clips, encode_fingerprint, encode_shard, sample_metadata
 from preprocessing.input_files import LocalFiles
 from preprocessing.isolation import IsolatedWorker
+from preprocessing.reasons import says_gone
 from preprocessing.samples import LatentSample, PlannedClip, PlannedShard, ShardRecord, Split
 from preprocessing.shards import file_key, read_sample, tar_key, write_shard
 from preprocessing.storage import open_storage
@@ -184,6 +185,7 @@ def test_a_source_that_changed_or_vanished_since_its_scan_is_refused(
     assert "changed.mp4 has changed since it was scanned" in record.failed["changed"]
     assert "scan it again" in record.failed["changed"]
     assert "gone.mp4 is gone" in record.failed["gone"]
+    assert [clip_id for clip_id, line in record.failed.items() if says_gone(line)] == ["gone"]
     touched = [replace(clip, clip_id=f"{clip.clip_id}2", sha256=file_sha256(str(video))) for clip in clips[:2]]
     record, _ = encode(touched, worker, tmp_path / "dataset")
     assert record.clip_ids == ("same2", "changed2")

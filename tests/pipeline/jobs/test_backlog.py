@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Recipe, load_recipe
+from pipeline.jobs.backlog import returned_clips
 from pipeline.jobs.preprocess import preview_encode
 from preprocessing.dataset import Dataset
-from preprocessing.plan_rows import planned_clips, shard_keys
+from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
+from preprocessing.reasons import gone_line
 from preprocessing.relations import texts
+from preprocessing.samples import ShardRecord
 from tests.pipeline.jobs.test_waves import RECIPE, SCAN_OF, driver_of, new_dataset
 
 AT_12_FPS = RECIPE.model_copy(update={"clips": RECIPE.clips.model_copy(update={"fps": 12.0})})
@@ -27,6 +30,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def plan(dataset: Dataset, recipe: Recipe = RECIPE) -> None:
     driver = driver_of(dataset, recipe)
+    driver.retry_returned()
     driver.decide_and_plan(driver.sources_to_decide())
 
 
@@ -40,6 +44,17 @@ def left(dataset: Dataset) -> list[str]:
     keys = list(dict.fromkeys(texts(shard_keys(driver_of(dataset).pending_shards()))))
     assert list(preview_encode(dataset.storage.uri, RECIPE).shards) == keys
     return keys
+
+
+def fail_all(dataset: Dataset, key: str) -> list[str]:
+    """As if no file of a shard had been there, but the first clip's had: otherwise nothing would be committed."""
+    (shard,) = (shard for shard in shards_of_plan(reopened(dataset).ledger.plan()) if shard.key == key)
+    first, *others = shard.clips
+    failed = {clip.clip_id: gone_line(clip.uri, clip.location) for clip in others}
+    reopened(dataset).ledger.append_encodes(
+        [ShardRecord(key=key, sha256="s", size=1, clip_ids=(first.clip_id,), failed=failed)]
+    )
+    return list(failed)
 
 
 def test_a_plan_that_was_taken_back_is_not_encoded_until_it_is_made_again(dataset: Dataset) -> None:
@@ -78,6 +93,59 @@ def test_what_a_run_is_to_decide_anew_is_not_encoded_before_it_has(dataset: Data
     assert driver.settled_shards().num_rows == 0
     assert driver.decide_and_plan(driver.sources_to_decide()).num_rows == 0  # all was planned before
     assert set(driver.pending_shards()["fps"].to_pylist()) == {RECIPE.clips.fps}
+
+
+def test_a_clip_that_failed_for_want_of_its_file_is_planned_again_once_it_is_there(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    key, *others = left(dataset)
+    gone = fail_all(dataset, key)
+    assert gone
+    plan(dataset)
+    driver_of(dataset).plan_returned()
+    assert left(dataset) == others
+
+    video = tmp_path / "a.mp4"
+    video.write_text("is back")
+    back = [replace(source, location=str(video)) for source in (A, B)]
+    reopened(dataset).ledger.refresh_sources(back, "scan")
+    ledger = reopened(dataset).ledger
+    assert returned_clips(ledger, ledger.plan()) == set(gone)
+    (again,) = set(preview_encode(dataset.storage.uri, RECIPE).shards) - set(others)
+
+    driver_of(dataset).plan_returned()
+    assert left(dataset) == [*others, again]
+    plan(dataset)  # once is enough
+    assert left(dataset) == [*others, again]
+
+
+def test_a_disk_that_is_away_fails_no_shard_and_publishes_no_version_without_its_clips(dataset: Dataset) -> None:
+    first, second, *_ = shards_of_plan(reopened(dataset).ledger.plan())
+    lines = {clip.clip_id: gone_line(clip.uri, clip.location) for clip in first.clips}
+    driver, before = driver_of(dataset), left(dataset)
+    driver._take_record(ShardRecord(key=first.key, sha256="", size=0, clip_ids=(), failed=lines))
+    with pytest.raises(ValueError, match=f"the files of all {len(lines)} clips .* is a disk not mounted"):
+        driver.refuse_gone_files()
+    assert left(dataset) == before
+
+    clip_ids = tuple(clip.clip_id for clip in second.clips)
+    driver._take_record(ShardRecord(key=second.key, sha256="s", size=1, clip_ids=clip_ids, failed={}))
+    driver.refuse_gone_files()  # others were there
+    assert left(dataset) == [key for key in before if key != second.key]
+    assert driver.encoded == 1
+
+
+def test_a_clip_that_failed_otherwise_waits_for_who_asks(dataset: Dataset, tmp_path: Path) -> None:
+    key, *others = left(dataset)
+    (shard,) = (shard for shard in shards_of_plan(reopened(dataset).ledger.plan()) if shard.key == key)
+    failed = {clip.clip_id: "decoding died" for clip in shard.clips}
+    reopened(dataset).ledger.append_encodes([ShardRecord(key=key, sha256="", size=0, clip_ids=(), failed=failed)])
+    video = tmp_path / "a.mp4"
+    video.write_text("is there")
+    reopened(dataset).ledger.refresh_sources([replace(s, location=str(video)) for s in (A, B)], "scan")
+    plan(dataset)
+    driver_of(dataset).plan_returned()
+    assert left(dataset) == others
 
 
 def test_a_dry_run_says_so_where_nobody_knows_which_model_its_captions_mean(dataset: Dataset) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.processes import wait_for
 from benchmarks.runs import Run, faults, shards_and_manifest, start
-from pipeline.cli import INTERRUPTED
+from pipeline.cli import INTERRUPTED, WRONG
 from preprocessing.dataset import Dataset
 from preprocessing.rendering.demo_set import write_film
 from preprocessing.rendering.takes import takes
@@ -109,3 +109,19 @@ def test_a_source_that_vanishes_before_it_is_encoded_is_missing_and_heals_when_i
     preprocess_here(folder, dataset)
     samples = Dataset.open(str(dataset)).load_manifest(None).table.num_rows
     assert samples == len([name for name in expected if name.endswith(".tar")])
+
+
+def test_a_disk_that_is_away_when_its_clips_are_to_be_encoded_and_comes_back_elsewhere_changes_no_byte(
+    videos: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    disk, dataset = tmp_path / "disk", tmp_path / "d"
+    shutil.copytree(videos, disk / videos.name)
+    assert longtake("scan", str(disk / videos.name), "--dataset", str(dataset), *SETTINGS).status == 0
+    assert longtake("plan", "--dataset", str(dataset), *SETTINGS).status == 0
+    elsewhere = disk.rename(tmp_path / "elsewhere")
+    refused = longtake("encode", "--dataset", str(dataset), *SETTINGS)
+    assert refused.status == WRONG
+    assert "is a disk not mounted?" in refused.stderr
+    assert Dataset.open(str(dataset)).record().manifest is None
+    preprocess_here(elsewhere / videos.name, dataset)
+    assert faults(dataset, expected, {}) == []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from preprocessing.config import ClipsConfig, DecideConfig, PlanConfig, ReportConfig
 from preprocessing.dataset import Dataset, inspect_table, manifest_table
-from preprocessing.plan import kept_clips, plan
+from preprocessing.plan import failed_clips, kept_clips, plan
 from preprocessing.plan_rows import PLAN, shards_of_plan
 from preprocessing.reasons import Reason
 from preprocessing.report.settings import ReportSettings
@@ -77,6 +77,16 @@ def test_the_numbers_reconcile(dataset: Dataset, tmp_path: Path) -> None:
     assert (summary.segments, summary.splits, summary.shards) == (1, {"train": 1}, 1)
     assert summary.kept_hours == pytest.approx(3 * 1.5 / 3600, abs=1e-6)
     assert summary.dropped_hours == pytest.approx({"static": 2 * 1.5 / 3600}, abs=1e-6)
+
+
+def test_a_clip_that_failed_waits_again_once_it_is_planned_again(dataset: Dataset, tmp_path: Path) -> None:
+    encode_all_but_one(dataset, tmp_path)
+    ledger = dataset.ledger
+    kept = kept_clips(ledger.sources(), ledger.clips(), [(64, 64)], eval_percent=5)
+    options = {"encode_fingerprint": FINGERPRINT, "retry": failed_clips(ledger.plan(), ledger.encodes())}
+    ledger.append_plan(plan(kept, ledger.plan(), PlanConfig(), latent_bytes=one_byte_each, **options))
+    summary = summarize(dataset)
+    assert (summary.in_version, summary.encode_failed, summary.waiting) == (1, 0, 2)
 
 
 def test_what_a_version_holds_is_not_changed_by_a_decision(dataset: Dataset, tmp_path: Path) -> None:
