@@ -256,6 +256,7 @@ class Driver:
         if not due.num_rows:
             return PLAN.empty_table()
         codec = self._codec_record()
+        self._keep_codec_record()
         added = plan(
             due,
             self._ledger.plan(source_ids),
@@ -335,6 +336,7 @@ class Driver:
         if not planned.num_rows:
             return
         codec = self._codec_record()
+        self._keep_codec_record()
         table = manifest_table(
             self._captions.apply(self._kept()),
             planned,
@@ -395,10 +397,14 @@ class Driver:
             if known is None or self._ray_is_up:
                 self._need_ray()
                 known = fetch_codec_record(self._recipe)
-                fingerprints = {**stored.fingerprints, ENCODE_SETTINGS: settings}
-                self._dataset.write_record(replace(stored, codec=known, fingerprints=fingerprints))
             self._codec = known
         return self._codec
+
+    def _keep_codec_record(self) -> None:
+        """Says in the dataset which codec it is planned for; only once these settings are known not to be refused."""
+        stored, codec = self._dataset.record(), self._codec_record()
+        fingerprints = {**stored.fingerprints, ENCODE_SETTINGS: codec_settings(self._recipe)}
+        self._dataset.write_record(replace(stored, codec=codec, fingerprints=fingerprints))
 
 
 def _none_of(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:
