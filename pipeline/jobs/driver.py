@@ -42,6 +42,9 @@ CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
 QUARANTINE = ("source_id", "uri", "reason", "message")
 """Columns of quarantine.jsonl."""
 
+DECIDED_EVAL_PERCENT = "eval percent of decisions"
+"""Under this name dataset.json keeps the share of groups that its clips were decided with; older versions did not."""
+
 ENCODE_SETTINGS = "encode settings"
 """Under this name dataset.json keeps which settings its codec record belongs to."""
 
@@ -233,7 +236,8 @@ class Driver:
     def store_recipe(self, **fingerprints: str) -> None:
         """Keeps the recipe in the dataset, in one write with the fingerprints that change with it."""
         record, recipe = self._dataset.record(), self._recipe.model_dump(mode="json")
-        steps = {**record.fingerprints, "decide": decide_fingerprint(self._recipe), **fingerprints}
+        decided = {DECIDED_EVAL_PERCENT: str(self._eval_percent())}
+        steps = {**record.fingerprints, **decided, "decide": decide_fingerprint(self._recipe), **fingerprints}
         self._dataset.write_record(replace(record, recipe=recipe, fingerprints=steps))
 
     def sources_to_decide(self) -> set[str]:
@@ -250,6 +254,7 @@ class Driver:
         in the order of the inputs: so that a killed run packs as an undisturbed one.
         """
         self._decide(source_ids)
+        self._keep_eval_percent()
         due = self._kept(source_ids)
         self._captions.write(due)
         due = self._captions.apply(due)
@@ -288,9 +293,17 @@ class Driver:
         return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=self._eval_percent())
 
     def _eval_percent(self) -> int:
-        """The share that the clips were decided with: `encode` alone decides nothing, whatever its own recipe says."""
-        stored = self._dataset.record().recipe
-        return stored["sources"]["eval_percent"] if stored else self._recipe.sources.eval_percent
+        """The share that the clips were decided with: `scan` and `encode` alone decide nothing, whatever their recipes say."""
+        record = self._dataset.record()
+        if DECIDED_EVAL_PERCENT in record.fingerprints:
+            return int(record.fingerprints[DECIDED_EVAL_PERCENT])
+        return record.recipe["sources"]["eval_percent"] if record.recipe else self._recipe.sources.eval_percent
+
+    def _keep_eval_percent(self) -> None:
+        """Says in the dataset which share its clips are decided with."""
+        record, share = self._dataset.record(), str(self._recipe.sources.eval_percent)
+        fingerprints = {**record.fingerprints, DECIDED_EVAL_PERCENT: share}
+        self._dataset.write_record(replace(record, fingerprints=fingerprints))
 
     def pending_shards(self) -> pa.Table:
         """The rows of the shards that are planned, still wanted and not encoded, but for those that this run tried in vain."""

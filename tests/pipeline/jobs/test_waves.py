@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.jobs.driver import ENCODE_SETTINGS, Driver, codec_settings
+from pipeline.jobs.driver import DECIDED_EVAL_PERCENT, ENCODE_SETTINGS, Driver, codec_settings
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord, SourceScan, Split
@@ -117,6 +117,27 @@ def test_a_command_that_only_encodes_moves_no_clip_to_the_split_of_its_own_recip
     after = publish(dataset, load_recipe("embedded", ["sources.eval_percent=50"]))
     assert split_by_source(after) == split_by_source(before)
     assert {split for _, split in split_by_source(after)} == {"train"}
+
+
+def test_a_scan_with_another_share_moves_no_clip_until_its_clips_are_decided_with_it(tmp_path: Path) -> None:
+    half = load_recipe("embedded", ["sources.eval_percent=50"])
+    dataset = new_dataset(tmp_path)
+    driver_of(dataset).store_recipe()
+    run(dataset)
+    encode_all(dataset)
+    before = publish(dataset)
+    for known in (True, False):  # also to a version that kept the share in the recipe alone
+        if not known:
+            record = dataset.record()
+            fingerprints = {k: v for k, v in record.fingerprints.items() if k != DECIDED_EVAL_PERCENT}
+            dataset.write_record(replace(record, recipe=RECIPE.model_dump(mode="json"), fingerprints=fingerprints))
+        driver_of(dataset, half).store_recipe()  # as scan does
+        assert publish(dataset).equals(before)
+    driver = driver_of(dataset, half)
+    driver.decide_and_plan(driver.sources_to_decide())
+    after = publish(dataset)
+    assert split_by_source(after) == split_by_source(Dataset.open(dataset.storage.uri).ledger.clips())
+    assert "eval" in {split for _, split in split_by_source(after)}
 
 
 def encode_all(dataset: Dataset) -> None:
