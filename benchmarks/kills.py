@@ -36,7 +36,7 @@ SETTINGS = (
 TIMEOUT_S = 900.0
 BROKEN = {"broken_empty.mp4": "undecodable", "broken_text.mkv": "undecodable"}
 PHASES = ("scan", "plan", "encode")
-TASKS, CHILD = ("_scan", "_encode"), "child"
+TASKS, CHILD = ("scan_one", "_encode"), "child"
 KILLS_PER_CHAIN = 5
 """Drivers killed one after the other on one dataset, before the command that ends it."""
 WORKERS_PER_RUN, CHILDREN_PER_RUN = 4, 2
@@ -247,7 +247,7 @@ def _sign(run: Run, dataset: Path, phase: str) -> Callable[[], object]:
     """What tells that a phase has begun in this run."""
     match phase:
         case "scan":
-            return lambda: run.workers("_scan")
+            return lambda: run.workers("scan_one")
         case "plan":
             before = len(list(dataset.glob("ledger/clips-*")))
             return lambda: len(list(dataset.glob("ledger/clips-*"))) > before

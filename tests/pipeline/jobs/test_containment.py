@@ -63,11 +63,11 @@ def test_killed_workers_and_children_change_no_byte_and_blame_nobody(
     videos: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     run, dataset = preprocess(videos, tmp_path / "d"), tmp_path / "d"
-    wait(run, "_scan")
+    wait(run, "scan_one")
     assert wait_for(run.children, TIMEOUT_S)
     run.children()[0].kill()
-    wait(run, "_scan")
-    run.workers("_scan")[0].kill()
+    wait(run, "scan_one")
+    run.workers("scan_one")[0].kill()
     wait(run, "_encode")
     assert wait_for(lambda: list(dataset.glob("scratch/*")) or run.ended(), TIMEOUT_S)
     for worker in run.workers("_encode")[:1]:
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_and_the_same_command_goes_on(
     videos: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     run = preprocess(videos, tmp_path / "d")
-    wait(run, "_scan")
+    wait(run, "scan_one")
     time.sleep(1.0)
     os.killpg(run.process.pid, signal.SIGINT)  # a terminal tells the whole group
     run.process.communicate(timeout=TIMEOUT_S)
