@@ -66,6 +66,10 @@ class StoredFile:
     xxh3: str | None
 
 
+class _Unreadable(ValueError):
+    """A list of files that is none."""
+
+
 def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> None:
     """Write this rank's share and a list of its files; rank 0 adds the record. All ranks must call it.
 
@@ -90,11 +94,14 @@ def _list_name(rank: int) -> str:
 
 def _listed(folder: Path, rank: int) -> dict[str, StoredFile]:
     """The files of a rank by their names."""
-    values = json.loads((folder / _list_name(rank)).read_text())
-    return {
-        name: StoredFile(size=value, xxh3=None) if isinstance(value, int) else StoredFile(**value)
-        for name, value in values.items()
-    }
+    text = (folder / _list_name(rank)).read_bytes()
+    try:
+        return {
+            name: StoredFile(size=value, xxh3=None) if isinstance(value, int) else StoredFile(**value)
+            for name, value in json.loads(text).items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        raise _Unreadable(f"{folder / _list_name(rank)} is not what was written") from None
 
 
 def _stored_file(path: Path, on_read: OnRead) -> StoredFile:
@@ -137,24 +144,66 @@ def complete_steps(checkpoints: Path) -> tuple[int, ...]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether every file that the ranks wrote is there in its full size.
+    """Whether every file that the ranks wrote is there in its full size, and says what was written.
 
     Raises:
         OSError: If the disk does not say; a checkpoint that cannot be seen just now is none that was cut off.
+        ValueError: If another version of longtake wrote it.
     """
+    return _state(folder) == "whole"
+
+
+def _state(folder: Path) -> Literal["whole", "cut off", "damaged"]:
+    """As far as the lists and the record tell; files of fragments are not read. Raises as `is_complete`."""
     try:
+        if not _says_what_was_written(folder):
+            return "damaged"
         ranks = range(read_checkpoint(folder).num_ranks)
-        listed = [item for rank in ranks for item in _listed(folder, rank).items()]
-        return all((folder / name).stat().st_size == file.size for name, file in listed)
-    except (FileNotFoundError, ValueError, TypeError):
-        return False
+        whole = all(_are_there(folder, _listed(folder, rank)) for rank in ranks)
+    except FileNotFoundError:
+        return "cut off"
+    except _Unreadable:
+        return "damaged"
+    return "whole" if whole else "cut off"
+
+
+def _says_what_was_written(folder: Path) -> bool:
+    """Whether the record has the checksum that the first rank's list has of it; true if it is shorter, and so was cut off."""
+    written, path = _listed(folder, 0).get(CHECKPOINT_FILE), folder / CHECKPOINT_FILE
+    if written is None or path.stat().st_size < written.size:
+        return written is not None
+    return written.xxh3 in (None, _xxh3(path, lambda: None))
+
+
+def _are_there(folder: Path, listed: Mapping[str, StoredFile]) -> bool:
+    return all((folder / name).stat().st_size == file.size for name, file in listed.items())
 
 
 def remove_incomplete(checkpoints: Path) -> None:
-    """Remove checkpoints that were cut off; nobody may be writing one."""
-    for folder in checkpoints.glob(f"{STEP_PREFIX}*"):
-        if not is_complete(folder):
+    """Remove checkpoints that were cut off, and set aside those that say what nobody wrote; nobody may be writing one.
+
+    Raises:
+        OSError: As `is_complete`.
+        ValueError: As `is_complete`; or if there are damaged ones alone.
+    """
+    states = {folder: _state(folder) for folder in sorted(checkpoints.glob(f"{STEP_PREFIX}*"))}
+    damaged = [folder for folder, state in states.items() if state == "damaged"]
+    for folder in damaged:
+        logger.warning("%s is damaged and passed over: its lists are not what was written", folder)
+    if damaged and "whole" not in states.values():
+        raise _nothing_left(checkpoints, len(damaged))
+    for folder in damaged:
+        _set_aside(folder)
+    for folder, state in states.items():
+        if state == "cut off":
             shutil.rmtree(folder)
+
+
+def _nothing_left(checkpoints: Path, num_damaged: int) -> ValueError:
+    return ValueError(
+        f"none of the {num_damaged} checkpoints in {checkpoints} can be read as it was written (the warnings say why):"
+        " bring back their files, or remove the folder to begin the stage anew"
+    )
 
 
 def _set_aside(folder: Path) -> None:
@@ -188,9 +237,11 @@ def read_checkpoint(folder: Path) -> CheckpointRecord:
         ValueError: If the folder is no checkpoint, or one of another version of longtake.
     """
     path = folder / CHECKPOINT_FILE
-    if not path.is_file():
-        raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint")
-    return record_from_values(json.loads(path.read_text()), path)
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint") from None
+    return record_from_values(json.loads(text), path)
 
 
 def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecord:
@@ -201,7 +252,7 @@ def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecor
     """
     try:
         return CheckpointRecord(**{**values, "clip_format": _clip_format(values.get("clip_format"))})
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, AttributeError):
         raise ValueError(f"{path} was written by another version of longtake; use a new --run") from None
 
 
@@ -249,10 +300,7 @@ def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
             break
         damaged.append(step)
     if damaged and not step:
-        raise ValueError(
-            f"none of the {len(damaged)} checkpoints in {checkpoints} can be read as it was written (the warnings say why):"
-            " bring back their files, or remove the folder to begin the stage anew"
-        )
+        raise _nothing_left(checkpoints, len(damaged))
     if engine.rank == 0:
         for newer in damaged:
             _set_aside(step_folder(checkpoints, newer))

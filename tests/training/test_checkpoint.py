@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from tests.training.engine import rank_worker
 from tests.training.small_dataset import CODEC, MODEL
@@ -133,6 +134,36 @@ def test_one_that_the_disk_does_not_show_is_not_taken_for_one_that_was_cut_off(
             with pytest.raises(OSError, match=r"Input/output error.*step-00000004"):
                 look(tmp_path)
     assert complete_steps(tmp_path) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [*(("checkpoint.json", place) for place in range(1, 160, 13)), ("files-of-rank-00000.json", 0)],
+)
+def test_a_checkpoint_that_says_what_nobody_wrote_is_set_aside_and_never_removed(
+    tmp_path: Path, name: str, place: int
+) -> None:
+    write(tmp_path, 2)
+    flip(write(tmp_path, 4) / name, place)
+    remove_incomplete(tmp_path)
+    assert restore(tmp_path) == newest_step(tmp_path) == 2
+    assert (tmp_path / "damaged-1-step-00000004" / name).is_file()
+    flip(step_folder(tmp_path, 2) / name, place)
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        remove_incomplete(tmp_path)
+    assert step_folder(tmp_path, 2).is_dir()
+
+
+def test_checkpoints_of_another_version_are_refused_and_stay(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    record, listed = folder / "checkpoint.json", folder / "files-of-rank-00000.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "of_a_newer_version": 1}))
+    size = {"size": record.stat().st_size, "xxh3": xxhash.xxh3_128(record.read_bytes()).hexdigest()}
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), record.name: size}))
+    for look in (newest_step, remove_incomplete, restore):
+        with pytest.raises(ValueError, match="was written by another version of longtake; use a new --run"):
+            look(tmp_path)
+    assert folder.is_dir()
 
 
 def test_no_stage_begins_anew_because_all_of_its_checkpoints_are_damaged(tmp_path: Path) -> None:
