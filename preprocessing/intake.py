@@ -13,7 +13,7 @@ from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, emptied_inputs, find_sources, vanished_sources
+from preprocessing.sources import SourceListing, emptied_inputs, find_sources, gone_sources, vanished_sources
 from preprocessing.storage import open_storage
 
 ReadHashes = Callable[[Sequence[Source]], Mapping[str, str]]
@@ -95,11 +95,12 @@ class Intake:
         self._ledger.append_missing([source.source_id for source in vanished_sources(listing, known)])
 
     def _record_absent(self, listing: SourceListing) -> None:
-        """A row of a table whose file is nowhere is missing where it was."""
+        """A row of a table whose file is nowhere is missing where it was; one whose file is still there, in other inputs, is not."""
         known = self._ledger.rows_by_id()
         absent = [source for source in listing.sources if source.content_id == ABSENT]
         could_be = [(source.source_id, *listing.elsewhere.get(source.source_id, ())) for source in absent]
-        self._ledger.append_missing({source_id for ids in could_be for source_id in ids if source_id in known})
+        before = [source_from_row(known[source_id]) for ids in could_be for source_id in ids if source_id in known]
+        self._ledger.append_missing({source.source_id for source in gone_sources(listing, before)})
         unknown = [source for source, ids in zip(absent, could_be, strict=True) if known.keys().isdisjoint(ids)]
         scans = [failed_scan(source, Reason.MISSING, "there is no such file") for source in unknown]
         self._ledger.append_scans(scans, self._settings)

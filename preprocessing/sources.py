@@ -157,10 +157,16 @@ def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[S
 
     What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
     """
-    places, there = _Places(), listing.present_ids
+    there = listing.present_ids
     elsewhere = _elsewhere(listing, listing.elsewhere)
     of_inputs = (s for s in known if s.source_id in elsewhere or _is_of(s.location, listing.inputs))
-    return tuple(s for s in of_inputs if s.source_id not in there and _is_gone(s, elsewhere, places))
+    return gone_sources(listing, (s for s in of_inputs if s.source_id not in there))
+
+
+def gone_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
+    """Those of known sources that are neither where they were last found nor where rows of the listing could be."""
+    places, elsewhere = _Places(), _elsewhere(listing, listing.elsewhere)
+    return tuple(source for source in known if _is_gone(source, elsewhere, places))
 
 
 def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str, int]:
@@ -191,7 +197,8 @@ def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, s
 
 
 def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "_Places") -> bool:
-    return places.is_absent(elsewhere.get(source.source_id, source.location))
+    could_be = {elsewhere.get(source.source_id, source.location), source.location}
+    return all(places.is_absent(location) for location in could_be)
 
 
 def _is_of(location: str, inputs: Iterable[GivenInput]) -> bool:

@@ -222,3 +222,23 @@ def test_a_video_that_was_cut_into_clips_stays_what_it_is_while_it_is_there(mira
     (mira.raw / CLIP).write_text("clip")
     assert mira.run("t.csv") == [CLIP]
     assert mira.rows() == {RAW: "undecodable", CLIP: "undecodable"}
+
+
+@pytest.mark.parametrize("of_other", [[], [CLIP]])
+def test_a_row_that_is_not_in_one_folder_goes_on_in_another_of_that_name(
+    mira: Line, tmp_path: Path, of_other: Sequence[str]
+) -> None:
+    other = tmp_path / "other" / "raw"
+    for name in (RAW, CLIP):
+        (other / name).parent.mkdir(parents=True)
+    (other / "t.csv").write_text((mira.raw / "t.csv").read_text())
+    (mira.raw / RAW).write_text("video")
+    for name in of_other:
+        (other / name).write_text("clip")
+    assert mira.run("t.csv") == [RAW]
+    for table in (str(other / "t.csv"), "t.csv"):
+        mira.run(table)
+        assert mira.rows() == dict.fromkeys([RAW, *of_other], "undecodable")
+    (mira.raw / RAW).unlink()
+    mira.run(str(other / "t.csv"))
+    assert mira.rows()[RAW] == "missing"

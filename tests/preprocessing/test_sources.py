@@ -259,6 +259,21 @@ def test_a_table_is_emptied_when_all_its_rows_are_gone_from_where_they_were(tmp_
     assert emptied_inputs(find(table), known) == {str(table): 2}
 
 
+def test_a_table_is_not_emptied_while_its_rows_are_in_another_folder_of_that_name(tmp_path: Path) -> None:
+    rows = "videoFile\na_b_0000000_0000090.mp4\nc_d_0000030_0000120.mp4\n"
+    whole = make_files(tmp_path / "1" / "raw", "a_b.mp4", "c_d.mp4")
+    cut = make_files(tmp_path / "2" / "raw", "a_b_0000000_0000090.mp4", "c_d_0000030_0000120.mp4")
+    for folder in (whole, cut):
+        (folder / "sekai.csv").write_text(rows)
+    known = find(whole / "sekai.csv").sources
+    after = find(cut / "sekai.csv")
+    assert (vanished_sources(after, known), emptied_inputs(after, known)) == ((), {})
+    for name in ("a_b.mp4", "c_d.mp4"):
+        (whole / name).unlink()
+    assert vanished_sources(after, known) == known
+    assert emptied_inputs(after, known) == {str(cut / "sekai.csv"): 2}
+
+
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"{VIDEOS} is absent")
 def test_the_real_folder_gives_one_source_a_media_file() -> None:
     listing = find(VIDEOS)
