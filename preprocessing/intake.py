@@ -138,5 +138,5 @@ class Intake:
 def _as_said(source: Source, before: Source | None) -> Source:
     if before is None or source.from_table or not before.from_table:
         return source
-    caption = source.caption or before.caption
+    caption = source.caption if source.caption_beside or before.caption_beside else before.caption
     return replace(source, caption=caption, licence=before.licence, extra=before.extra, from_table=True)

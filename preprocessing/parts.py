@@ -12,7 +12,7 @@ from preprocessing.storage import Storage, read_parquet, write_parquet
 PART = pa.field("part", pa.int64())
 """Column that says which part a row of `Parts.all` is from."""
 
-ADDED: Mapping[str, Collection[str]] = {"plan": ("extra",), "sources": ("table_fps", "from_table")}
+ADDED: Mapping[str, Collection[str]] = {"plan": ("extra",), "sources": ("table_fps", "from_table", "caption_beside")}
 """Last columns of a kind that parts of older datasets lack; null there."""
 
 

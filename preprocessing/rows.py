@@ -50,13 +50,13 @@ SOURCES = pa.schema(
         ("scan_cpu_s", pa.float64()), ("scan_wall_s", pa.float64()),
         ("first_frame", pa.int64()), ("start_frame", pa.int64()), ("end_frame", pa.int64()),
         ("start_s", pa.float64()), ("end_s", pa.float64()), ("sha256", pa.string()), ("crop", pa.string()),
-        ("table_fps", pa.float64()), ("from_table", pa.bool_()),
+        ("table_fps", pa.float64()), ("from_table", pa.bool_()), ("caption_beside", pa.bool_()),
     ]
 )  # fmt: skip
 """One row a source; `scan_part` is the part that holds its transitions, signals and thumbnails.
 
 `start_frame` to `end_s` are the span that was asked for, its frames counted at `table_fps` (null: they are the file's own);
-`first_frame` and `num_frames` are what it turned out to be. `from_table` is `Source.from_table`, null if not.
+`first_frame` and `num_frames` are what it turned out to be. `from_table` and `caption_beside` are those of `Source`, null if not.
 Times are the worker's and its child's. `crop` is `PictureArea.crop` of what lies between black bars, empty for the whole picture.
 """
 
@@ -197,6 +197,7 @@ def source_from_row(row: Mapping) -> Source:
         size_bytes=row["size_bytes"],
         span=found,
         from_table=bool(row["from_table"]),
+        caption_beside=bool(row["caption_beside"]),
     )
 
 
@@ -204,8 +205,8 @@ def source_columns(source: Source) -> dict[str, object]:
     """What a listing says about a source, as its row holds it."""
     texts = {name: getattr(source, name) for name in _SOURCE_TEXTS}
     span = {name: getattr(source.span, name, None) for name in _SPAN}
-    rest = {"size_bytes": source.size_bytes, "from_table": source.from_table or None}
-    return {**texts, **span, **rest, "extra": sorted(source.extra.items())}
+    marks = {name: getattr(source, name) or None for name in ("from_table", "caption_beside")}
+    return {**texts, **span, **marks, "size_bytes": source.size_bytes, "extra": sorted(source.extra.items())}
 
 
 def scan_from_row(row: Mapping, transitions: tuple[Transition, ...], signals: Signals | None) -> SourceScan:

@@ -117,6 +117,7 @@ class Source:
         span: Which part of the file it is; None is all of it.
         sha256: Of the file's bytes, empty where nobody read them yet.
         from_table: A row of a table names it, or did last; that row said its caption, unless a file did, and its licence and extra.
+        caption_beside: The caption is that of a file beside the video.
     """
 
     source_id: str
@@ -131,6 +132,7 @@ class Source:
     span: Span | None = None
     sha256: str = ""
     from_table: bool = False
+    caption_beside: bool = False
 
     @property
     def name(self) -> str:

@@ -359,16 +359,18 @@ def _same_file(left: str, right: str) -> bool:
 
 
 def _source(item: _Found, facts: FileFacts, captions: Mapping[str, str]) -> Source:
+    beside = captions.get(item.location, "") if item.caption is None else ""
     return Source(
         source_id=item.source_id,
         group_id=item.group or file_group(item.uri),
         uri=item.uri,
         location=item.location,
         content_id=facts.content_id,
-        caption=captions.get(item.location, "") if item.caption is None else item.caption,
+        caption=item.caption or beside,
         licence=item.licence,
         extra=item.extra,
         from_table=item.from_table,
+        caption_beside=bool(beside),
         size_bytes=facts.size_bytes,
         span=item.span,
     )

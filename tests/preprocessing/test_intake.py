@@ -170,6 +170,31 @@ def test_what_a_table_said_stays_until_a_table_says_otherwise(line: Line) -> Non
     assert said() == [("", "", {})]
 
 
+@pytest.mark.parametrize("cell", ["of the table", ""])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_caption_beside_a_video_that_a_table_named_goes_with_its_file_too(
+    line: Line, cell: str, at_once: bool
+) -> None:
+    def said() -> tuple[str, str]:
+        (row,) = line.ledger.sources().to_pylist()
+        return (row["caption"], row["licence"])
+
+    (line.raw / "a.mp4").write_text("a")
+    (line.raw / "t.csv").write_text(f"path,caption,licence\na.mp4,{cell},CC0\n")
+    if not at_once:
+        line.run("t.csv")
+    (line.raw / "a.txt").write_text("of the folder")
+    line.run(*(["t.csv"] if at_once else []))
+    line.run()
+    assert said() == ("of the folder", "CC0")
+    (line.raw / "a.txt").unlink()
+    for _ in range(2):
+        line.run()
+        assert said() == ("", "CC0")
+    line.run("t.csv")
+    assert said() == (cell, "CC0")
+
+
 def test_a_caption_beside_a_video_that_no_table_names_goes_with_its_file(line: Line) -> None:
     for name in ("a.mp4", "a.txt"):
         (line.raw / name).write_text("words")

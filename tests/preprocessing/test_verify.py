@@ -57,7 +57,10 @@ def test_a_ledger_from_before_a_score_was_measured_is_sound(dataset: Dataset) ->
     assert {row[rows.SCORES[-1]] for row in reopened.ledger.plan()["scores"].to_pylist()} == {None}
 
 
-@pytest.mark.parametrize(("kind", "column"), [("plan", "extra"), ("sources", "table_fps"), ("sources", "from_table")])
+@pytest.mark.parametrize(
+    ("kind", "column"),
+    [("plan", "extra"), ("sources", "table_fps"), ("sources", "from_table"), ("sources", "caption_beside")],
+)
 def test_a_dataset_from_before_a_column_was_added_is_sound(dataset: Dataset, kind: str, column: str) -> None:
     key = part_key(kind, 0)
     before = read_parquet(dataset.storage, key)
