@@ -25,7 +25,7 @@ class _Member:
         had: The group in its row, empty if it has none.
         of_file: Its group where nobody names one.
         is_new: The dataset has no row of it that speaks of this content.
-        rank: `duplicates.rank`; one that vanished comes before all that are new.
+        rank: As `duplicates.rank`, but a known copy comes before what is new: the content was published under its group.
     """
 
     source_id: str
@@ -33,7 +33,7 @@ class _Member:
     had: str
     of_file: str
     is_new: bool
-    rank: tuple[bool, str, str]
+    rank: tuple[bool, bool, str, str]
 
 
 def shared_groups(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[str, str]:
@@ -69,19 +69,20 @@ def _vanished(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[st
     for source_id, row in known.items():
         if row["reason"] == Reason.MISSING and row["sha256"] and source_id not in ids:
             member = _member(source_from_row(row), "", known)
-            found.setdefault(row["sha256"], []).append(replace(member, rank=(False, *member.rank[1:])))
+            found.setdefault(row["sha256"], []).append(replace(member, rank=(False, False, *member.rank[2:])))
     return found
 
 
 def _member(source: Source, named: str, known: Mapping[str, Mapping]) -> _Member:
     row = known.get(source.source_id)
+    is_new = row is None or not has_content(row, source)
     return _Member(
         source_id=source.source_id,
         named=named,
         had=row["group_id"] if row else "",
         of_file=file_group(source.uri),
-        is_new=row is None or not has_content(row, source),
-        rank=rank(source, known),
+        is_new=is_new,
+        rank=(rank(source, known)[0], is_new, source.uri, source.source_id),
     )
 
 

@@ -59,6 +59,13 @@ def test_a_file_that_was_renamed_keeps_its_group_and_so_does_the_old_name_if_it_
     }
 
 
+@pytest.mark.parametrize("new_name", ["a", "c", "y"])
+def test_where_the_one_of_equal_files_that_is_kept_is_renamed_its_group_stays(new_name: str) -> None:
+    rows = rows_after([listed("b"), listed("x")], {})
+    rows = {**rows, "x": {**rows["x"], "reason": "duplicate"}, "b": {**rows["b"], "reason": "missing"}}
+    assert groups_of(rows_after([listed(new_name), listed("x")], rows)) == dict.fromkeys([new_name, "x", "b"], GROUP_B)
+
+
 def test_a_file_that_was_renamed_over_another_takes_its_group_along() -> None:
     rows = rows_after(
         [listed("a", sha256="x")], {**gone(listed("b", sha256="x")), **known(row_of(listed("a", sha256="y")))}

@@ -107,6 +107,17 @@ def test_a_file_that_was_renamed_is_scanned_under_its_group(line: Line) -> None:
     assert line.groups() == before
 
 
+def test_the_one_of_equal_files_that_is_kept_may_be_renamed_too(line: Line) -> None:
+    for name in ("m.mp4", "z.mp4"):
+        (line.raw / name).write_text("same")
+    line.run()
+    before = line.groups()
+    (line.raw / "m.mp4").rename(line.raw / "b.mp4")
+    assert line.run() == ["b.mp4"]
+    assert line.rows() == {"b.mp4": "undecodable", "m.mp4": "missing", "z.mp4": "duplicate"}
+    assert line.groups() == before
+
+
 def test_a_copy_in_a_table_with_other_spans_shares_the_group_and_so_does_the_file_that_is_known(line: Line) -> None:
     (line.raw / "b.mp4").write_text("same")
     assert line.run() == ["b.mp4"]
