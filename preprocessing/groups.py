@@ -1,8 +1,9 @@
 """Which sources come from one original video: splits never separate them. Pure.
 
 Sources of equal content, and spans of one file, have one group: that which a table names for one of them, else the one that the
-dataset has this content under, or had before the file vanished, else that of the first file by uri. So a copy that comes later
-joins what is published, and moves nothing, whatever it is called, and a file that was renamed stays where it was. Each of several groups that tables name for parts of one content stays what it is.
+dataset has this content under, or had last before its files vanished, else that of the first file by uri. So a copy that comes
+later joins what is published, and moves nothing, whatever it is called, and a file that was renamed stays where it was. Each of
+several groups that tables name for parts of one content stays what it is.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +26,8 @@ class _Member:
         had: The group in its row, empty if it has none.
         of_file: Its group where nobody names one.
         is_new: The dataset has no row of it that speaks of this content.
-        rank: As `duplicates.rank`, but a known copy comes before what is new: the content was published under its group.
+        rank: Of what is there as `duplicates.rank`, but a known copy comes before what is new: the content was published under its
+            group. What vanished comes before both, the last to do so first.
     """
 
     source_id: str
@@ -33,7 +35,7 @@ class _Member:
     had: str
     of_file: str
     is_new: bool
-    rank: tuple[bool, bool, str, str]
+    rank: tuple[bool, bool, int, str, str]
 
 
 def shared_groups(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[str, str]:
@@ -41,7 +43,7 @@ def shared_groups(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dic
 
     Args:
         listed: What the inputs hold, with the hashes that are known.
-        known: Rows of the sources table, by source id; other sources are found there.
+        known: Rows of the sources table as `Ledger.rows_by_id` gives them; other sources are found there.
     """
     present = present_sources(listed, known)
     of_files = {file_group(uri) for uri in (*(s.uri for s in present), *(row["uri"] for row in known.values()))}
@@ -69,7 +71,9 @@ def _vanished(listed: Sequence[Source], known: Mapping[str, Mapping]) -> dict[st
     for source_id, row in known.items():
         if row["reason"] == Reason.MISSING and row["sha256"] and source_id not in ids:
             member = _member(source_from_row(row), "", known)
-            found.setdefault(row["sha256"], []).append(replace(member, rank=(False, False, *member.rank[2:])))
+            found.setdefault(row["sha256"], []).append(
+                replace(member, rank=(False, False, -row["part"], *member.rank[3:]))
+            )
     return found
 
 
@@ -82,7 +86,7 @@ def _member(source: Source, named: str, known: Mapping[str, Mapping]) -> _Member
         had=row["group_id"] if row else "",
         of_file=file_group(source.uri),
         is_new=is_new,
-        rank=(rank(source, known)[0], is_new, source.uri, source.source_id),
+        rank=(rank(source, known)[0], is_new, 0, source.uri, source.source_id),
     )
 
 

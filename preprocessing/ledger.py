@@ -65,8 +65,12 @@ class Ledger:
 
     def sources(self, source_ids: Collection[str] | None = None) -> pa.Table:
         """The current row of every source, or of some, by uri (schema `rows.SOURCES`)."""
+        return self._current_sources(source_ids).select(rows.SOURCES.names)
+
+    def _current_sources(self, source_ids: Collection[str] | None) -> pa.Table:
+        """`sources`, with the number of the part that each row is from in `part`."""
         table = last_of_each(self._all("sources", rows.SOURCES, source_ids), "source_id")
-        return table.select(rows.SOURCES.names).sort_by(ascending("uri", "source_id"))
+        return table.sort_by(ascending("uri", "source_id"))
 
     def source_ids(self) -> set[str]:
         """Ids of all sources ever seen."""
@@ -113,10 +117,10 @@ class Ledger:
             self._append("sources", _table([{**rows_now[i], "group_id": group_ids[i]} for i in changed], rows.SOURCES))
 
     def rows_by_id(self) -> dict[str, dict]:
-        """The current row of every source, by its id; not to be changed."""
+        """The current row of every source, by its id, with the number of its part in `part`; not to be changed."""
         state = len(self._parts.numbers("sources"))
         if self._by_id[0] != state:
-            self._by_id = (state, {row["source_id"]: row for row in self.sources().to_pylist()})
+            self._by_id = (state, {row["source_id"]: row for row in self._current_sources(None).to_pylist()})
         return self._by_id[1]
 
     def _scanned_rows(self, scan_parts: Mapping[str, int]) -> dict[str, dict]:

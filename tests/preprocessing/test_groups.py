@@ -45,8 +45,16 @@ def test_a_copy_that_comes_later_joins_what_is_there_and_moves_nothing(order: tu
         assert before.items() <= groups_of(rows).items()
 
 
-def gone(*found: Source) -> Mapping[str, Mapping]:
-    return known(*({**row_of(source), "reason": "missing", "status": "failed"} for source in found))
+def gone(*found: Source, part: int = 0) -> Mapping[str, Mapping]:
+    return known(*({**row_of(source), "reason": "missing", "status": "failed", "part": part} for source in found))
+
+
+@pytest.mark.parametrize("groups", [("", ""), ("film", "film, right id")])
+def test_of_several_names_that_are_gone_the_last_one_gives_its_group(groups: tuple[str, str]) -> None:
+    first, last = listed("a", group=groups[0]), listed("z", group=groups[1])
+    for before, after in ((first, last), (last, first)):
+        rows = rows_after([listed("q")], {**gone(before, part=4), **gone(after, part=5)})
+        assert rows["q"]["group_id"] == after.group_id
 
 
 @pytest.mark.parametrize("group", ["", "film"])
@@ -62,7 +70,7 @@ def test_a_file_that_was_renamed_keeps_its_group_and_so_does_the_old_name_if_it_
 @pytest.mark.parametrize("new_name", ["a", "c", "y"])
 def test_where_the_one_of_equal_files_that_is_kept_is_renamed_its_group_stays(new_name: str) -> None:
     rows = rows_after([listed("b"), listed("x")], {})
-    rows = {**rows, "x": {**rows["x"], "reason": "duplicate"}, "b": {**rows["b"], "reason": "missing"}}
+    rows = {**rows, "x": {**rows["x"], "reason": "duplicate"}, "b": {**rows["b"], "reason": "missing", "part": 1}}
     assert groups_of(rows_after([listed(new_name), listed("x")], rows)) == dict.fromkeys([new_name, "x", "b"], GROUP_B)
 
 

@@ -107,6 +107,20 @@ def test_a_file_that_was_renamed_is_scanned_under_its_group(line: Line) -> None:
     assert line.groups() == before
 
 
+def test_a_file_that_was_renamed_twice_stays_in_the_group_that_it_had_last(line: Line) -> None:
+    (line.raw / "a.mp4").write_text("same")
+    line.run()
+    (line.raw / "a.mp4").rename(line.raw / "z.mp4")
+    line.run()
+    ids = {row["uri"]: source_id for source_id, row in line.ledger.rows_by_id().items()}
+    line.ledger.append_groups({ids["raw/z.mp4"]: file_group("raw/z.mp4")})  # as older datasets have it
+    (line.raw / "other.mp4").write_text("other")
+    line.run()
+    (line.raw / "z.mp4").rename(line.raw / "q.mp4")
+    line.run()
+    assert line.groups() == {file_group("raw/z.mp4"), file_group("raw/other.mp4")}
+
+
 def test_the_one_of_equal_files_that_is_kept_may_be_renamed_too(line: Line) -> None:
     for name in ("m.mp4", "z.mp4"):
         (line.raw / name).write_text("same")
