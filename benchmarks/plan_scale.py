@@ -308,7 +308,7 @@ def measure_night(steps: Steps, number: int, waves: int) -> None:
 
 def store_scanned(dataset: Dataset, number: int, recipe: Recipe) -> None:
     """Sources in the parts that scanning writes, decisions in one part a wave, and a codec that is known."""
-    from pipeline.jobs.driver import ENCODE_SETTINGS, codec_settings
+    from pipeline.jobs.stored_settings import ENCODE_SETTINGS, codec_settings
 
     fingerprints = {SCAN_SETTINGS: "scan", ENCODE_SETTINGS: codec_settings(recipe)}
     dataset.write_record(replace(dataset.record(), codec=CODEC, fingerprints=fingerprints))

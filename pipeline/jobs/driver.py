@@ -3,24 +3,22 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory, gettempdir
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Recipe, fingerprint, report_settings
+from pipeline.config import Recipe, report_settings
 from pipeline.decisions import decide_fingerprint, recipe_clips
 from pipeline.jobs.backlog import backlog, returned_clips, shards_of_returned
 from pipeline.jobs.captions import CaptionStep
 from pipeline.jobs.cluster import parallel_tasks, ray_cluster, refuse_impossible, run_bounded
-from pipeline.jobs.encode import clear_scratch, encode_tasks, fetch_codec_record
+from pipeline.jobs.encode import clear_scratch, encode_tasks
+from pipeline.jobs.preprocess_result import PreprocessResult, track_summary
 from pipeline.jobs.scan import ScanCollector, read_hashes, scan_fingerprint, scan_tasks
+from pipeline.jobs.stored_settings import StoredSettings
 from pipeline.progress import Meter, progress
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
-from preprocessing.encode import encode_fingerprint
 from preprocessing.intake import Intake
 from preprocessing.lease import lease_owner
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, plan, planned_under
@@ -29,103 +27,16 @@ from preprocessing.reasons import Reason, says_gone
 from preprocessing.relations import texts
 from preprocessing.replay import recaptioned_sources, regrouped_sources
 from preprocessing.report.pilot import Pilot, pilot
-from preprocessing.report.summary import DatasetSummary
 from preprocessing.report.write import write_report
-from preprocessing.samples import CodecRecord, ShardRecord, Source
+from preprocessing.samples import ShardRecord, Source
 from preprocessing.sources import SourceListing
 from preprocessing.storage import Storage
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)
 """Reasons of sources whose child process died, hung or outgrew its limit."""
 
-
 QUARANTINE = ("source_id", "uri", "reason", "message")
 """Columns of quarantine.jsonl."""
-
-DECIDED_EVAL_PERCENT = "eval percent of decisions"
-"""Under this name dataset.json keeps the share of groups that its clips were decided with; older versions did not."""
-
-ENCODE_SETTINGS = "encode settings"
-"""Under this name dataset.json keeps which settings its codec record belongs to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessResult:
-    """What one run of `preprocess`, or of one of its steps, did, and what the dataset holds now.
-
-    Attributes:
-        inputs: Sources that the inputs hold.
-        ignored: Files, and rows of tables, that got no row in the dataset.
-        scanned: Sources that this run decoded.
-        captioned: Clips that a model was asked about in this run.
-        without_caption: Clips that wait because no words could be written for them, with a line each.
-        encoded_shards: Shards that this run wrote.
-        without_file: Clips that wait because their files were gone when they were to be encoded.
-        scanned_otherwise: Sources that wait for a scan under the settings of now, with their clips as they were.
-        about_other_scans: What to do about them, in words.
-        pilot: What the whole input would take, where a limit left some of it out.
-    """
-
-    inputs: int = 0
-    ignored: tuple[str, ...] = ()
-    scanned: int = 0
-    captioned: int = 0
-    without_caption: Mapping[str, str] = field(default_factory=dict)
-    encoded_shards: int = 0
-    without_file: int = 0
-    scanned_otherwise: int = 0
-    about_other_scans: str = ""
-    dataset: DatasetSummary
-    pilot: Pilot | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON values."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        d = self.dataset
-        return [
-            f"inputs: {self.inputs} sources, {len(self.ignored)} files or rows ignored" + _in_brackets(self.ignored),
-            f"done now: {self.scanned} sources scanned, {self.captioned} clips captioned, {self.encoded_shards} shards encoded",
-            f"sources: {d.sources_ok} ok ({d.truncated} of them truncated, {d.hdr} HDR), {sum(d.failed.values())} failed"
-            + _of(d.failed),
-            f"clips: {d.kept} kept ({d.kept_hours:.3f} h), {sum(d.dropped.values())} dropped"
-            + _in_brackets([f"{n} {reason}: {d.dropped_hours[reason]:.3f} h" for reason, n in d.dropped.items()]),
-            f"kept clips: {d.in_version} in the version, {d.encode_failed} failed to encode, {d.waiting} waiting",
-            *filter(None, [self.about_other_scans, _about_gone_files(self.without_file)]),
-            *(f"waits for a caption: {clip_id}: {line}" for clip_id, line in self.without_caption.items()),
-            _version_line(d),
-            *(self.pilot.lines() if self.pilot else ()),
-        ]
-
-
-def _about_gone_files(without_file: int) -> str:
-    if not without_file:
-        return ""
-    return (
-        f"the files of {without_file} clips that were to be encoded are gone; the next run that finds them encodes them"
-    )
-
-
-def _version_line(dataset: DatasetSummary) -> str:
-    if dataset.manifest is None:
-        return "version: none yet"
-    held = [
-        f"{dataset.samples} samples, {dataset.sample_hours:.3f} h, {dataset.segments} segments, {dataset.shards} shards"
-    ]
-    left = (
-        [f"{dataset.leaving} samples no longer kept, until longtake encode names the next"] if dataset.leaving else []
-    )
-    return f"version: {dataset.manifest} ({'; '.join(held + left)})"
-
-
-def _of(counts: Mapping[str, int]) -> str:
-    return _in_brackets([f"{number} {reason}" for reason, number in counts.items()])
-
-
-def _in_brackets(names: Sequence[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
 
 
 @contextmanager
@@ -158,10 +69,10 @@ class Driver:
         self._retry: Collection[str] = ()
         self._tried: set[str] = set()
         self._gone: list[str] = []
-        self._codec: CodecRecord | None = None
         self._meters = stack.enter_context(progress())
         self._scan_meter: Meter | None = None
         self._encode_meter: Meter | None = None
+        self._settings = StoredSettings(dataset, recipe, need_ray=self._need_ray, ray_is_up=lambda: self._ray_is_up)
         self._captions = CaptionStep(
             dataset, recipe, need_ray=self._need_ray, meter=lambda clips: self._meters.meter("captions", clips)
         )
@@ -172,7 +83,7 @@ class Driver:
         """Finds what has to be scanned, and records what has vanished; then keeps the recipe: none of inputs that are refused."""
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         self._pending = intake.take(listing, complete=complete, retry_failed=retry_failed)
-        self.store_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
+        self._settings.keep_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
         if retry_failed:
             self._captions.retry_failures()
             self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
@@ -218,7 +129,7 @@ class Driver:
             shards_of_plan(shards),
             self._recipe,
             dataset_uri=self._dataset.storage.uri,  # absolute: workers have another working directory
-            fingerprint=self._encode_fingerprint(),
+            fingerprint=self._settings.encode_fingerprint(),
             on_record=self._take_record,
             meter=self._encode_meter,
         )
@@ -233,12 +144,9 @@ class Driver:
             self._ledger.append_encodes([record])
             self.encoded += 1
 
-    def store_recipe(self, **fingerprints: str) -> None:
-        """Keeps the recipe in the dataset, in one write with the fingerprints that change with it."""
-        record, recipe = self._dataset.record(), self._recipe.model_dump(mode="json")
-        decided = {DECIDED_EVAL_PERCENT: str(self._eval_percent())}
-        steps = {**record.fingerprints, **decided, "decide": decide_fingerprint(self._recipe), **fingerprints}
-        self._dataset.write_record(replace(record, recipe=recipe, fingerprints=steps))
+    def keep_recipe(self) -> None:
+        """Keeps the recipe in the dataset."""
+        self._settings.keep_recipe()
 
     def sources_to_decide(self) -> set[str]:
         """Ids of all sources that the dataset ever had, but for those that wait for a scan under the settings of now.
@@ -254,20 +162,20 @@ class Driver:
         in the order of the inputs: so that a killed run packs as an undisturbed one.
         """
         self._decide(source_ids)
-        self._keep_eval_percent()
+        self._settings.keep_eval_percent()
         due = self._kept(source_ids)
         self._captions.write(due)
         due = self._captions.apply(due)
         if not due.num_rows:
             return PLAN.empty_table()
-        codec = self._codec_record()
-        self._keep_codec_record()
+        codec = self._settings.codec()
+        self._settings.keep_codec()
         added = plan(
             due,
             self._ledger.plan(source_ids),
             self._recipe.plan,
             latent_bytes=lambda clips: latent_bytes(clips, codec),
-            encode_fingerprint=self._encode_fingerprint(),
+            encode_fingerprint=self._settings.encode_fingerprint(),
             retry=self._retry,
         )
         self._ledger.append_plan(added)
@@ -290,20 +198,7 @@ class Driver:
 
     def _kept(self, source_ids: Collection[str] | None = None) -> pa.Table:
         sources, clips = self._ledger.sources(source_ids), self._ledger.clips(source_ids)
-        return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=self._eval_percent())
-
-    def _eval_percent(self) -> int:
-        """The share that the clips were decided with: `scan` and `encode` alone decide nothing, whatever their recipes say."""
-        record = self._dataset.record()
-        if DECIDED_EVAL_PERCENT in record.fingerprints:
-            return int(record.fingerprints[DECIDED_EVAL_PERCENT])
-        return record.recipe["sources"]["eval_percent"] if record.recipe else self._recipe.sources.eval_percent
-
-    def _keep_eval_percent(self) -> None:
-        """Says in the dataset which share its clips are decided with."""
-        record, share = self._dataset.record(), str(self._recipe.sources.eval_percent)
-        fingerprints = {**record.fingerprints, DECIDED_EVAL_PERCENT: share}
-        self._dataset.write_record(replace(record, fingerprints=fingerprints))
+        return kept_clips(sources, clips, self._recipe.encode.sizes_px, eval_percent=self._settings.eval_percent())
 
     def pending_shards(self) -> pa.Table:
         """The rows of the shards that are planned, still wanted and not encoded, but for those that this run tried in vain."""
@@ -318,14 +213,14 @@ class Driver:
         if not self._ledger.plan().num_rows:
             return PLAN.empty_table()
         kept = _none_of(self._kept(), "source_id", of_others_than)
-        shards = backlog(self._ledger, self._captions.apply(kept), self._encode_fingerprint())
+        shards = backlog(self._ledger, self._captions.apply(kept), self._settings.encode_fingerprint())
         return shards.filter(pc.invert(pc.is_in(shard_keys(shards), value_set=pa.array(self._tried, pa.string()))))
 
     def plan_returned(self) -> None:
         """Plans clips again that failed only for want of their files, where these are there now; decides nothing."""
         if self._ledger.plan().num_rows:
-            kept, codec = self._captions.apply(self._kept()), self._codec_record()
-            fingerprint_now = self._encode_fingerprint()
+            kept, codec = self._captions.apply(self._kept()), self._settings.codec()
+            fingerprint_now = self._settings.encode_fingerprint()
             self._ledger.append_plan(shards_of_returned(self._ledger, kept, self._recipe.plan, codec, fingerprint_now))
 
     def refuse_gone_files(self) -> None:
@@ -340,7 +235,7 @@ class Driver:
     def refuse_another_codec(self) -> None:
         """Raise where clips are planned, but none for this codec with these options and sizes."""
         planned = self._ledger.plan()
-        if planned.num_rows and not planned_under(planned, self._encode_fingerprint()).num_rows:
+        if planned.num_rows and not planned_under(planned, self._settings.encode_fingerprint()).num_rows:
             raise ValueError(f"{self._uri} is not planned under these encode settings; run longtake plan with them")
 
     def publish(self) -> None:
@@ -348,14 +243,14 @@ class Driver:
         planned = self._ledger.plan()
         if not planned.num_rows:
             return
-        codec = self._codec_record()
-        self._keep_codec_record()
+        codec = self._settings.codec()
+        self._settings.keep_codec()
         table = manifest_table(
             self._captions.apply(self._kept()),
             planned,
             self._ledger.encodes(),
             latents_bytes=lambda clips: latent_bytes(clips, codec),
-            encode_fingerprint=self._encode_fingerprint(),
+            encode_fingerprint=self._settings.encode_fingerprint(),
         )
         self._dataset.write_manifest(table)
 
@@ -375,7 +270,7 @@ class Driver:
             pilot=self._pilot(listing) if listing else None,
         )
         self._write_quarantine()
-        _track(result.dataset, self._dataset, self._recipe, tracking)
+        track_summary(result.dataset, self._dataset, self._recipe, tracking)
         return result
 
     def _pilot(self, listing: SourceListing) -> Pilot | None:
@@ -399,69 +294,6 @@ class Driver:
             refuse_impossible(cpus=self._recipe.cluster.cpus_per_task)
             self._ray_is_up = True
 
-    def _encode_fingerprint(self) -> str:
-        return encode_fingerprint(self._recipe.encode, self._codec_record())
-
-    def _codec_record(self) -> CodecRecord:
-        """What the codec says of itself: asked of a worker, unless nothing else needs Ray and we know already."""
-        if self._codec is None:
-            stored, settings = self._dataset.record(), codec_settings(self._recipe)
-            known = stored.codec if stored.fingerprints.get(ENCODE_SETTINGS) == settings else None
-            if known is None or self._ray_is_up:
-                self._need_ray()
-                known = fetch_codec_record(self._recipe)
-            self._codec = known
-        return self._codec
-
-    def _keep_codec_record(self) -> None:
-        """Says in the dataset which codec it is planned for; only once these settings are known not to be refused."""
-        stored, codec = self._dataset.record(), self._codec_record()
-        fingerprints = {**stored.fingerprints, ENCODE_SETTINGS: codec_settings(self._recipe)}
-        self._dataset.write_record(replace(stored, codec=codec, fingerprints=fingerprints))
-
 
 def _none_of(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table[column], value_set=pa.array(values, pa.string()))))
-
-
-def codec_settings(recipe: Recipe) -> str:
-    """Changes if the codec might be another one; not with the device, nor with how often it is tried."""
-    return fingerprint(recipe.encode.model_copy(update={"device": "", "max_attempts": 1}))
-
-
-def _track(summary: DatasetSummary, dataset: Dataset, recipe: Recipe, tracking: Tracking) -> None:
-    uri = dataset.storage.uri
-    home = Path(uri) if "://" not in uri else Path(gettempdir()) / "longtake" / fingerprint(uri)
-    run = tracking.open_result(
-        beside=dataset.storage, kind="preprocess", run_key=fingerprint(asdict(summary)), home=home, line=Path(uri).name,
-        kept_in=f"report/report.json in {uri}",
-    )  # fmt: skip
-    if run is None:
-        return
-    run.log_params({"recipe": recipe.description, "codec": recipe.encode.codec, "fps": recipe.clips.fps})
-    run.set_tags(
-        {"longtake.recipe_fingerprint": fingerprint(recipe), "longtake.manifest_sha256": summary.manifest or ""}
-    )
-    numbers = {name: value for name, value in asdict(summary).items() if isinstance(value, (int, float))}
-    reasons = {f"failed/{reason}": number for reason, number in summary.failed.items()}
-    reasons |= {f"dropped/{reason}": number for reason, number in summary.dropped.items()}
-    reasons |= {f"dropped_hours/{reason}": hours for reason, hours in summary.dropped_hours.items()}
-    run.log_metrics_batch({0: {**numbers, **reasons}})
-    if summary.manifest:
-        run.log_dataset(name=Path(uri).name, manifest_sha256=summary.manifest, uri=uri)
-    with _local_report(dataset) as folder:
-        run.log_artifact(folder, folder="report")
-        run.finish("FINISHED")
-
-
-@contextmanager
-def _local_report(dataset: Dataset) -> Iterator[Path]:
-    """The report's folder; a copy of it where the dataset is on an object store."""
-    here = dataset.storage.local_path("report")
-    if here is not None:
-        yield here
-        return
-    with TemporaryDirectory(prefix="longtake-report-") as folder:
-        for key in dataset.storage.list("report"):
-            (Path(folder) / PurePosixPath(key).name).write_bytes(dataset.storage.read_bytes(key))
-        yield Path(folder)

@@ -10,7 +10,9 @@ from pipeline.config import Recipe
 from pipeline.decisions import refuse_other_scan_settings
 from pipeline.jobs.backlog import backlog, shards_of_returned
 from pipeline.jobs.captions import CaptionStep
-from pipeline.jobs.driver import ENCODE_SETTINGS, PreprocessResult, codec_settings, open_driver
+from pipeline.jobs.driver import open_driver
+from pipeline.jobs.preprocess_result import PreprocessResult
+from pipeline.jobs.stored_settings import known_codec
 from pipeline.progress import Meter
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing import plan_rows
@@ -89,7 +91,7 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     """
     refuse_other_scan_settings(Dataset.open(dataset_uri), recipe)
     with open_driver(dataset_uri, recipe, address) as driver:
-        driver.store_recipe()
+        driver.keep_recipe()
         driver.retry_returned()
         driver.decide_and_plan(driver.sources_to_decide())
         return driver.finish(None, tracking)
@@ -143,12 +145,12 @@ def preview_encode(dataset_uri: str, recipe: Recipe) -> EncodePreview:
         ValueError: If there is no dataset, or nobody planned under these encode settings.
     """
     dataset = Dataset.open(dataset_uri)
-    stored = dataset.record()
     if not dataset.ledger.plan().num_rows:
         return EncodePreview(shards=(), clips=0, hours=0.0)
-    if stored.codec is None or stored.fingerprints.get(ENCODE_SETTINGS) != codec_settings(recipe):
+    codec = known_codec(dataset.record(), recipe)
+    if codec is None:
         raise _not_planned(dataset_uri)
-    waiting = _left_to_encode(dataset, recipe, stored.codec)
+    waiting = _left_to_encode(dataset, recipe, codec)
     return EncodePreview(
         shards=tuple(dict.fromkeys(texts(shard_keys(waiting)))),
         clips=waiting.num_rows,

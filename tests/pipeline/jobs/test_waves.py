@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.config import Recipe, load_recipe
-from pipeline.jobs.driver import DECIDED_EVAL_PERCENT, ENCODE_SETTINGS, Driver, codec_settings
+from pipeline.jobs.driver import Driver
+from pipeline.jobs.stored_settings import DECIDED_EVAL_PERCENT, ENCODE_SETTINGS, codec_settings
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord, SourceScan, Split
@@ -110,7 +111,7 @@ def test_a_group_that_comes_later_moves_its_clips_and_no_shard(tmp_path: Path) -
 
 def test_a_command_that_only_encodes_moves_no_clip_to_the_split_of_its_own_recipe(tmp_path: Path) -> None:
     dataset = new_dataset(tmp_path)
-    driver_of(dataset).store_recipe()
+    driver_of(dataset).keep_recipe()
     run(dataset)
     encode_all(dataset)
     before = publish(dataset)
@@ -122,7 +123,7 @@ def test_a_command_that_only_encodes_moves_no_clip_to_the_split_of_its_own_recip
 def test_a_scan_with_another_share_moves_no_clip_until_its_clips_are_decided_with_it(tmp_path: Path) -> None:
     half = load_recipe("embedded", ["sources.eval_percent=50"])
     dataset = new_dataset(tmp_path)
-    driver_of(dataset).store_recipe()
+    driver_of(dataset).keep_recipe()
     run(dataset)
     encode_all(dataset)
     before = publish(dataset)
@@ -131,7 +132,7 @@ def test_a_scan_with_another_share_moves_no_clip_until_its_clips_are_decided_wit
             record = dataset.record()
             fingerprints = {k: v for k, v in record.fingerprints.items() if k != DECIDED_EVAL_PERCENT}
             dataset.write_record(replace(record, recipe=RECIPE.model_dump(mode="json"), fingerprints=fingerprints))
-        driver_of(dataset, half).store_recipe()  # as scan does
+        driver_of(dataset, half).keep_recipe()  # as scan does
         assert publish(dataset).equals(before)
     driver = driver_of(dataset, half)
     driver.decide_and_plan(driver.sources_to_decide())

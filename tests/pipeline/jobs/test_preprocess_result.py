@@ -1,20 +1,16 @@
-"""What the driver tells MLflow of the dataset that it leaves."""
+"""What MLflow is told of the dataset that a run leaves."""
 
 import json
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
-from pipeline.cli import WRONG
 from pipeline.config import load_recipe
 from pipeline.jobs.driver import open_driver
 from pipeline.tracking.lines import RUNS_FILE
 from pipeline.tracking.tracked_run import Tracking
-from preprocessing.dataset import RECORD_KEY, Dataset
+from preprocessing.dataset import Dataset
 from preprocessing.lease import LEASE_KEY
-from tests.pipeline.commands import longtake
-from tests.pipeline.jobs import test_waves
 from tests.preprocessing.test_ledger import A, make_failure
 from tests.training.small_dataset import make_dataset
 
@@ -69,14 +65,3 @@ def test_with_the_tracking_uri_none_the_dataset_keeps_nothing_of_tracking(tmp_pa
     finish(dataset, "none")
     assert set(files(dataset)) == before
     assert not [path for path in before if path.name in (RUNS_FILE, "receipts.json")]
-
-
-@pytest.mark.ray
-def test_an_encode_that_is_refused_leaves_what_the_dataset_says_of_its_codec(local_ray: None, tmp_path: Path) -> None:
-    dataset = test_waves.new_dataset(tmp_path)
-    test_waves.run(dataset)
-    before = dataset.storage.read_bytes(RECORD_KEY)
-    settings = ("--set", "encode.sizes_px=[[32, 32]]", "--tracking-uri", "none")
-    refused = longtake("encode", "--dataset", str(tmp_path), *settings)
-    assert (refused.status, "is not planned under these encode settings" in refused.stderr) == (WRONG, True)
-    assert dataset.storage.read_bytes(RECORD_KEY) == before
