@@ -98,6 +98,33 @@ def shown(location: str) -> str:
     return os.fsencode(location).decode("utf-8", "backslashreplace")
 
 
+class InputPlaces:
+    """This machine and the buckets that were named, each opened once."""
+
+    def __init__(self) -> None:
+        """Nothing opened yet."""
+        self._opened: dict[str, InputFiles] = {}
+
+    def of(self, location: str) -> InputFiles:
+        """The place that a location is in."""
+        root = "/".join(location.split("/")[:3]) if is_remote(location) else ""
+        if root not in self._opened:
+            self._opened[root] = input_files(location)
+        return self._opened[root]
+
+    def is_absent(self, location: str) -> bool:
+        """Whether there is no such file."""
+        return self.of(location).facts(location).content_id == ABSENT
+
+    def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
+        """Small files, wherever they are; what went wrong in the place of one that cannot be read."""
+        by_place: dict[int, tuple[InputFiles, list[str]]] = {}
+        for location in locations:
+            files = self.of(location)
+            by_place.setdefault(id(files), (files, []))[1].append(location)
+        return {key: data for files, names in by_place.values() for key, data in files.read_many(names).items()}
+
+
 class LocalFiles:
     """Folders of this machine."""
 

@@ -9,11 +9,12 @@ from preprocessing.duplicates import duplicates, unread_sources, with_hashes, wi
 from preprocessing.groups import shared_groups
 from preprocessing.input_files import ABSENT
 from preprocessing.ledger import Ledger
+from preprocessing.listing import SourceListing, emptied_inputs, gone_sources, vanished_sources
 from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, emptied_inputs, find_sources, gone_sources, vanished_sources
+from preprocessing.sources import find_sources
 from preprocessing.storage import open_storage
 
 ReadHashes = Callable[[Sequence[Source]], Mapping[str, str]]

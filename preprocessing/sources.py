@@ -6,7 +6,7 @@ file that a table's row names, if any. Two inputs that give one uri to two diffe
 give is taken once, with the caption and columns of whichever has them. `content_id` is size and modification time in
 nanoseconds, or etag. `group_id` is the original video that a table names, else the file; `preprocessing.groups` says who shares it.
 
-Captions: ``a.mp4.txt`` or ``a.txt`` beside ``a.mp4`` is its caption (UTF-8). A table's caption wins.
+A table's caption wins over one that lies beside the video.
 """
 
 import glob
@@ -18,72 +18,11 @@ from itertools import chain
 from pathlib import Path
 
 from preprocessing.config import SourcesConfig
-from preprocessing.input_files import ABSENT, UNREADABLE, FileFacts, InputFiles, input_files, is_remote, shown
+from preprocessing.input_files import ABSENT, FileFacts, InputPlaces, is_remote, shown
+from preprocessing.listing import GivenInput, InputSize, SourceListing
 from preprocessing.samples import Source, Span
+from preprocessing.sidecars import sidecar_captions, sidecar_names
 from preprocessing.tables import Place, TableRow, UnusableRow, is_table, is_utf8, read_table
-
-MAX_CAPTION_BYTES = 1 << 16
-"""A longer sidecar file is no caption."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputSize:
-    """How much there is to do.
-
-    Attributes:
-        num_sources: Videos, and spans of them.
-        size_bytes: Of their files together, as far as these tell.
-    """
-
-    num_sources: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenInput:
-    """One of the inputs.
-
-    Attributes:
-        given: As it was given.
-        folder: Where it looks for videos; empty for a file or a table.
-        row_folders: In which folders videos of a table's rows are there; empty for any other input.
-        source_ids: Of those sources of the listing that it gives.
-    """
-
-    given: str
-    folder: str
-    row_folders: frozenset[str]
-    source_ids: frozenset[str]
-
-    def is_below(self, location: str) -> bool:
-        """Whether a file lies in the folder, however deep."""
-        return bool(self.folder) and location.startswith(f"{self.folder.rstrip('/')}/")
-
-    def is_beside(self, location: str) -> bool:
-        """Whether a file lies beside a video of the table's; that one is there, so this one is gone if it is not."""
-        return posixpath.dirname(location) in self.row_folders
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceListing:
-    """What the inputs hold.
-
-    Attributes:
-        inputs: In the order in which they were given.
-        sources: Sorted by uri, then by span.
-        ignored: Paths, and rows of tables, that got no row, with the reason in brackets where it is not the extension; sorted.
-        whole: All sources that the inputs hold, also those beyond a limit.
-        present_ids: Of all sources whose files are there, also beyond a limit.
-        elsewhere: For a source that a table's row could mean at other places too: which sources it would be there, by their ids,
-            and where that is; also of sources beyond a limit.
-    """
-
-    inputs: tuple[GivenInput, ...]
-    sources: tuple[Source, ...]
-    ignored: tuple[str, ...]
-    whole: InputSize
-    present_ids: frozenset[str]
-    elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +64,7 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
             would get the same uri.
         StorageError: If a bucket cannot be listed.
     """
-    places = _Places()
+    places = InputPlaces()
     ignored: set[str] = set()
     if "" in inputs:
         raise ValueError("an empty path is no input; is a variable unset?")
@@ -133,8 +72,8 @@ def find_sources(inputs: Sequence[str], config: SourcesConfig, *, limit: int | N
     found = _merged_by_place(chain.from_iterable(by_input.values()))
     _refuse_two_files_of_one_uri(found.values())
     chosen = sorted(found.values(), key=lambda item: item.order)[:limit]
-    captions = places.sidecar_captions([item.location for item in chosen if item.caption is None], ignored)
-    ignored -= {sidecar for item in found.values() for sidecar in _sidecar_names(item.location)}
+    captions = sidecar_captions([item.location for item in chosen if item.caption is None], places, ignored)
+    ignored -= {sidecar for item in found.values() for sidecar in sidecar_names(item.location)}
     facts = {item.location: places.of(item.location).facts(item.location) for item in found.values()}
     sources = {item.place: _source(item, facts[item.location], captions) for item in chosen}
     return SourceListing(
@@ -152,111 +91,13 @@ def file_group(uri: str) -> str:
     return _short_hash(uri)
 
 
-def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
-    """Known sources that lay in these inputs' folders, or beside or where rows of their tables could be, and no longer do.
-
-    What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
-    """
-    there = listing.present_ids
-    elsewhere = _elsewhere(listing, listing.elsewhere)
-    of_inputs = (s for s in known if s.source_id in elsewhere or _is_of(s.location, listing.inputs))
-    return gone_sources(listing, (s for s in of_inputs if s.source_id not in there))
-
-
-def gone_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
-    """Those of known sources that are neither where they were last found nor where rows of the listing could be."""
-    places, elsewhere = _Places(), _elsewhere(listing, listing.elsewhere)
-    return tuple(source for source in known if _is_gone(source, elsewhere, places))
-
-
-def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str, int]:
-    """Inputs of whose known sources not one is there any more, with the number of those.
-
-    Args:
-        listing: What the inputs hold now.
-        known: Sources that were there when they were last looked for.
-    """
-    places, there = _Places(), listing.present_ids
-    emptied = {}
-    for given in listing.inputs:
-        elsewhere = _elsewhere(listing, given.source_ids)
-        own = {*given.source_ids, *elsewhere}
-        of_input = [source for source in known if source.source_id in own or given.is_below(source.location)]
-        of_input = of_input or [source for source in known if given.is_beside(source.location)]
-        unlisted = there.isdisjoint(source.source_id for source in of_input)
-        if of_input and unlisted and all(_is_gone(source, elsewhere, places) for source in of_input):
-            emptied[given.given] = len(of_input)
-    return emptied
-
-
-def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, str]:
-    """Where the rows of some sources could be besides, by the ids of the sources that they would be there."""
-    return {
-        other: location for source_id in source_ids for other, location in listing.elsewhere.get(source_id, {}).items()
-    }
-
-
-def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "_Places") -> bool:
-    could_be = {elsewhere.get(source.source_id, source.location), source.location}
-    return all(places.is_absent(location) for location in could_be)
-
-
-def _is_of(location: str, inputs: Iterable[GivenInput]) -> bool:
-    return any(given.is_below(location) or given.is_beside(location) for given in inputs)
-
-
-class _Places:
-    """This machine and the buckets that were named, each opened once."""
-
-    def __init__(self) -> None:
-        self._opened: dict[str, InputFiles] = {}
-
-    def of(self, location: str) -> InputFiles:
-        """The place that a location is in."""
-        root = "/".join(location.split("/")[:3]) if is_remote(location) else ""
-        if root not in self._opened:
-            self._opened[root] = input_files(location)
-        return self._opened[root]
-
-    def is_absent(self, location: str) -> bool:
-        """Whether there is no such file."""
-        return self.of(location).facts(location).content_id == ABSENT
-
-    def sidecar_captions(self, videos: Sequence[str], ignored: set[str]) -> Mapping[str, str]:
-        """The captions that lie beside videos; what cannot be one goes into `ignored`, with the reason."""
-        by_sidecar = {}
-        for video in videos:
-            for sidecar in _sidecar_names(video):
-                facts = self.of(sidecar).facts(sidecar)
-                size_bytes = facts.size_bytes
-                if facts.content_id.startswith(UNREADABLE):
-                    ignored.add(f"{sidecar} (no caption: {facts.content_id.removeprefix(UNREADABLE)})")
-                elif size_bytes is not None and size_bytes > MAX_CAPTION_BYTES:
-                    ignored.add(f"{sidecar} (too long for a caption: {size_bytes} bytes)")
-                elif size_bytes is not None:
-                    by_sidecar[sidecar] = video
-                    break
-        captions = {}
-        for sidecar, text in self._read(by_sidecar).items():
-            if isinstance(text, bytes):
-                captions[by_sidecar[sidecar]] = " ".join(text.decode("utf-8", "replace").split())
-            else:
-                ignored.add(f"{sidecar} (no caption: {getattr(text, 'strerror', None) or text})")
-        return captions
-
-    def _read(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
-        by_place: dict[int, tuple[InputFiles, list[str]]] = {}
-        for location in locations:
-            files = self.of(location)
-            by_place.setdefault(id(files), (files, []))[1].append(location)
-        return {key: data for files, names in by_place.values() for key, data in files.read_many(names).items()}
-
-
 def _path(given: str) -> str:
     return given.removeprefix("file://")
 
 
-def _given_input(given: str, items: Sequence[_Found], facts: Mapping[str, FileFacts], places: _Places) -> GivenInput:
+def _given_input(
+    given: str, items: Sequence[_Found], facts: Mapping[str, FileFacts], places: InputPlaces
+) -> GivenInput:
     folder = _folder(_path(given), places)
     rows = items if is_table(given) and not folder else ()
     present = (row.location for row in rows if facts[row.location].content_id != ABSENT)
@@ -268,7 +109,7 @@ def _given_input(given: str, items: Sequence[_Found], facts: Mapping[str, FileFa
     )
 
 
-def _folder(given: str, places: _Places) -> str:
+def _folder(given: str, places: InputPlaces) -> str:
     """Where an input looks for videos; empty for a file or a table."""
     location = places.of(given).absolute(given)
     if places.of(given).is_folder(location):
@@ -276,7 +117,7 @@ def _folder(given: str, places: _Places) -> str:
     return _above_magic(location) if glob.has_magic(given) and places.is_absent(location) else ""
 
 
-def _find(given: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
+def _find(given: str, config: SourcesConfig, places: InputPlaces, ignored: set[str]) -> Iterator[_Found]:
     if not is_utf8(given):
         raise ValueError(f"the name of {shown(given)} is not UTF-8; rename it")
     files = places.of(given)
@@ -384,15 +225,10 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sidecar_names(video: str) -> tuple[str, ...]:
-    stem = posixpath.splitext(video)[0]
-    return tuple(name for name in (f"{video}.txt", f"{stem}.txt") if name != video)
-
-
 # --- tables ---
 
 
-def _read_table(table: str, config: SourcesConfig, places: _Places, ignored: set[str]) -> Iterator[_Found]:
+def _read_table(table: str, config: SourcesConfig, places: InputPlaces, ignored: set[str]) -> Iterator[_Found]:
     folder = config.videos_folder or posixpath.dirname(table)
     folder = places.of(folder).absolute(folder)
     rows_by_place: dict[tuple[str, str], int] = {}
@@ -426,14 +262,14 @@ def _usable_rows(table: str, rows: Iterable[TableRow | UnusableRow], ignored: se
         raise ValueError(f"{table}: no row can be used; row {first_unusable.number}, {first_unusable.why}")
 
 
-def _first_present(candidates: Sequence[Place], places: _Places) -> Place:
+def _first_present(candidates: Sequence[Place], places: InputPlaces) -> Place:
     """Where a row's video is; the first place that it could be if it is nowhere."""
     if len(candidates) == 1:
         return candidates[0]
     return next((place for place in candidates if not places.is_absent(place.path)), candidates[0])
 
 
-def _below(folder: str, path: str, places: _Places) -> str:
+def _below(folder: str, path: str, places: InputPlaces) -> str:
     whole = path if is_remote(path) or path.startswith("/") else f"{folder}/{path}"
     return places.of(whole).absolute(whole)
 

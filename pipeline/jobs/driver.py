@@ -21,6 +21,7 @@ from pipeline.tracking.tracked_run import Tracking
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, manifest_table
 from preprocessing.intake import Intake
 from preprocessing.lease import lease_owner
+from preprocessing.listing import SourceListing
 from preprocessing.plan import failed_clips, kept_clips, latent_bytes, plan, planned_under
 from preprocessing.plan_rows import PLAN, shard_keys, shard_ranges, shards_of_plan
 from preprocessing.reasons import Reason, says_gone
@@ -29,7 +30,6 @@ from preprocessing.replay import recaptioned_sources, regrouped_sources
 from preprocessing.report.pilot import Pilot, pilot
 from preprocessing.report.write import write_report
 from preprocessing.samples import ShardRecord, Source
-from preprocessing.sources import SourceListing
 from preprocessing.storage import Storage
 
 CHILD_DEATHS = (Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED)

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing.dataset import Dataset
+from preprocessing.listing import InputSize
 from preprocessing.report.columns import Floats, clip_seconds, floats, ints, places, rows_among, texts, where
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.work import Skipped, storage_cost, time_cost
 from preprocessing.samples import ShardRecord, Verdict
 from preprocessing.shards import file_key
-from preprocessing.sources import InputSize
 
 SPREAD = 1.645
 """Standard errors on either side of an estimate: nine of ten intervals hold the true value, if it spreads normally."""

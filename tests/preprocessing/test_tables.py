@@ -10,11 +10,12 @@ import pytest
 
 from preprocessing.config import SourcesConfig, TableColumns
 from preprocessing.ledger import Ledger
+from preprocessing.listing import SourceListing
 from preprocessing.reasons import Reason
 from preprocessing.rows import source_from_row
 from preprocessing.samples import Source, Span
 from preprocessing.scan import failed_scan
-from preprocessing.sources import SourceListing, find_sources
+from preprocessing.sources import find_sources
 from preprocessing.storage import open_storage
 from preprocessing.tables import Place, TableRow, UnusableRow, read_table
 

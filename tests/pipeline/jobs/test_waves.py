@@ -13,9 +13,9 @@ from pipeline.config import Recipe, load_recipe
 from pipeline.jobs.driver import Driver
 from pipeline.jobs.stored_settings import DECIDED_EVAL_PERCENT, ENCODE_SETTINGS, codec_settings
 from preprocessing.dataset import SCAN_SETTINGS, Dataset, DatasetRecord
+from preprocessing.listing import InputSize, SourceListing
 from preprocessing.plan_rows import planned_clips, shard_keys, shards_of_plan
 from preprocessing.samples import ShardRecord, SourceScan, Split
-from preprocessing.sources import InputSize, SourceListing
 from preprocessing.splits import split_of
 from tests.preprocessing.test_dataset import CODEC
 from tests.preprocessing.test_ledger import make_source

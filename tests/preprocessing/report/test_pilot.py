@@ -8,11 +8,11 @@ import pytest
 from preprocessing.config import ReportConfig
 from preprocessing.dataset import Dataset
 from preprocessing.effort import Effort
+from preprocessing.listing import InputSize
 from preprocessing.report.pilot import Basis, Estimate, Pilot, pilot, ratio_estimate
 from preprocessing.report.settings import ReportSettings
 from preprocessing.report.work import Skipped
 from preprocessing.samples import PlannedShard, ShardRecord, Source, Verdict
-from preprocessing.sources import InputSize
 from tests.preprocessing.report.test_write import SETTINGS
 from tests.preprocessing.test_ledger import A, B, decide, make_planned, make_scan, plan_table
 

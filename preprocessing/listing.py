@@ -1,0 +1,124 @@
+"""What inputs hold, and which known sources they miss: gone, or an input without any of what was there.
+
+A source is gone where no file is at its last location, nor at any other place that a table's row could mean.
+"""
+
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from preprocessing.input_files import InputPlaces
+from preprocessing.samples import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSize:
+    """How much there is to do.
+
+    Attributes:
+        num_sources: Videos, and spans of them.
+        size_bytes: Of their files together, as far as these tell.
+    """
+
+    num_sources: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenInput:
+    """One of the inputs.
+
+    Attributes:
+        given: As it was given.
+        folder: Where it looks for videos; empty for a file or a table.
+        row_folders: In which folders videos of a table's rows are there; empty for any other input.
+        source_ids: Of those sources of the listing that it gives.
+    """
+
+    given: str
+    folder: str
+    row_folders: frozenset[str]
+    source_ids: frozenset[str]
+
+    def is_below(self, location: str) -> bool:
+        """Whether a file lies in the folder, however deep."""
+        return bool(self.folder) and location.startswith(f"{self.folder.rstrip('/')}/")
+
+    def is_beside(self, location: str) -> bool:
+        """Whether a file lies beside a video of the table's; that one is there, so this one is gone if it is not."""
+        return posixpath.dirname(location) in self.row_folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceListing:
+    """What the inputs hold.
+
+    Attributes:
+        inputs: In the order in which they were given.
+        sources: Sorted by uri, then by span.
+        ignored: Paths, and rows of tables, that got no row, with the reason in brackets where it is not the extension; sorted.
+        whole: All sources that the inputs hold, also those beyond a limit.
+        present_ids: Of all sources whose files are there, also beyond a limit.
+        elsewhere: For a source that a table's row could mean at other places too: which sources it would be there, by their ids,
+            and where that is; also of sources beyond a limit.
+    """
+
+    inputs: tuple[GivenInput, ...]
+    sources: tuple[Source, ...]
+    ignored: tuple[str, ...]
+    whole: InputSize
+    present_ids: frozenset[str]
+    elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
+    """Known sources that lay in these inputs' folders, or beside or where rows of their tables could be, and no longer do.
+
+    What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
+    """
+    there = listing.present_ids
+    elsewhere = _elsewhere(listing, listing.elsewhere)
+    of_inputs = (s for s in known if s.source_id in elsewhere or _is_of(s.location, listing.inputs))
+    return gone_sources(listing, (s for s in of_inputs if s.source_id not in there))
+
+
+def gone_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
+    """Those of known sources that are neither where they were last found nor where rows of the listing could be."""
+    places, elsewhere = InputPlaces(), _elsewhere(listing, listing.elsewhere)
+    return tuple(source for source in known if _is_gone(source, elsewhere, places))
+
+
+def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str, int]:
+    """Inputs of whose known sources not one is there any more, with the number of those.
+
+    Args:
+        listing: What the inputs hold now.
+        known: Sources that were there when they were last looked for.
+    """
+    places, there = InputPlaces(), listing.present_ids
+    emptied = {}
+    for given in listing.inputs:
+        elsewhere = _elsewhere(listing, given.source_ids)
+        own = {*given.source_ids, *elsewhere}
+        of_input = [source for source in known if source.source_id in own or given.is_below(source.location)]
+        of_input = of_input or [source for source in known if given.is_beside(source.location)]
+        unlisted = there.isdisjoint(source.source_id for source in of_input)
+        if of_input and unlisted and all(_is_gone(source, elsewhere, places) for source in of_input):
+            emptied[given.given] = len(of_input)
+    return emptied
+
+
+def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, str]:
+    """Where the rows of some sources could be besides, by the ids of the sources that they would be there."""
+    return {
+        other: location for source_id in source_ids for other, location in listing.elsewhere.get(source_id, {}).items()
+    }
+
+
+def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "InputPlaces") -> bool:
+    could_be = {elsewhere.get(source.source_id, source.location), source.location}
+    return all(places.is_absent(location) for location in could_be)
+
+
+def _is_of(location: str, inputs: Iterable[GivenInput]) -> bool:
+    return any(given.is_below(location) or given.is_beside(location) for given in inputs)
