@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from preprocessing.keys import is_key
+from preprocessing.keys import StorageError, is_key
 from preprocessing.object_store import ObjectStorage, RemoteFile
 from preprocessing.storage import open_object_store
 
@@ -104,17 +104,41 @@ class InputPlaces:
     def __init__(self) -> None:
         """Nothing opened yet."""
         self._opened: dict[str, InputFiles] = {}
+        self._away: dict[str, str] = {}
 
     def of(self, location: str) -> InputFiles:
         """The place that a location is in."""
-        root = "/".join(location.split("/")[:3]) if is_remote(location) else ""
+        root = _root(location)
         if root not in self._opened:
             self._opened[root] = input_files(location)
         return self._opened[root]
 
     def is_absent(self, location: str) -> bool:
-        """Whether there is no such file."""
+        """Whether there is no such file.
+
+        Raises:
+            StorageError: If its place cannot be asked.
+        """
         return self.of(location).facts(location).content_id == ABSENT
+
+    def is_gone(self, location: str) -> bool:
+        """Whether there is surely no such file: a place that cannot be asked says nothing."""
+        return self._content_id(location) == ABSENT
+
+    def is_there(self, location: str) -> bool:
+        """Whether there surely is such a file."""
+        content_id = self._content_id(location)
+        return content_id != ABSENT and not content_id.startswith(UNREADABLE)
+
+    def _content_id(self, location: str) -> str:
+        """A place that could not be asked once is not asked again."""
+        root = _root(location)
+        if root not in self._away:
+            try:
+                return self.of(location).facts(location).content_id
+            except (StorageError, ValueError) as error:  # no answer, or no library for it here
+                self._away[root] = f"{UNREADABLE}{error}"
+        return self._away[root]
 
     def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
         """Small files, wherever they are; what went wrong in the place of one that cannot be read."""
@@ -123,6 +147,10 @@ class InputPlaces:
             files = self.of(location)
             by_place.setdefault(id(files), (files, []))[1].append(location)
         return {key: data for files, names in by_place.values() for key, data in files.read_many(names).items()}
+
+
+def _root(location: str) -> str:
+    return "/".join(location.split("/")[:3]) if is_remote(location) else ""
 
 
 class LocalFiles:

@@ -4,6 +4,7 @@ A source is gone where no file is at its last location, nor at any other place t
 """
 
 import posixpath
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,14 +41,6 @@ class GivenInput:
     row_folders: frozenset[str]
     source_ids: frozenset[str]
 
-    def is_below(self, location: str) -> bool:
-        """Whether a file lies in the folder, however deep."""
-        return bool(self.folder) and location.startswith(f"{self.folder.rstrip('/')}/")
-
-    def is_beside(self, location: str) -> bool:
-        """Whether a file lies beside a video of the table's; that one is there, so this one is gone if it is not."""
-        return posixpath.dirname(location) in self.row_folders
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceListing:
@@ -71,19 +64,22 @@ class SourceListing:
     elsewhere: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def vanished_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
+def vanished_sources(listing: SourceListing, known: Sequence[Source]) -> tuple[Source, ...]:
     """Known sources that lay in these inputs' folders, or beside or where rows of their tables could be, and no longer do.
 
     What lies elsewhere is left alone, and so is what a row meant before and no longer does, as long as its file is there.
     """
     there = listing.present_ids
-    elsewhere = _elsewhere(listing, listing.elsewhere)
-    of_inputs = (s for s in known if s.source_id in elsewhere or _is_of(s.location, listing.inputs))
+    by_place, elsewhere = _ByPlace(listing.inputs, known), _elsewhere(listing, listing.elsewhere)
+    of_inputs = (s for s in known if s.source_id in elsewhere or by_place.is_of_any_input(s))
     return gone_sources(listing, (s for s in of_inputs if s.source_id not in there))
 
 
 def gone_sources(listing: SourceListing, known: Iterable[Source]) -> tuple[Source, ...]:
-    """Those of known sources that are neither where they were last found nor where rows of the listing could be."""
+    """Those of known sources that are neither where they were last found nor where rows of the listing could be.
+
+    One that may be in a place which cannot be asked, a bucket that does not answer, is not among them.
+    """
     places, elsewhere = InputPlaces(), _elsewhere(listing, listing.elsewhere)
     return tuple(source for source in known if _is_gone(source, elsewhere, places))
 
@@ -95,17 +91,57 @@ def emptied_inputs(listing: SourceListing, known: Sequence[Source]) -> dict[str,
         listing: What the inputs hold now.
         known: Sources that were there when they were last looked for.
     """
-    places, there = InputPlaces(), listing.present_ids
+    places, there, by_place = InputPlaces(), listing.present_ids, _ByPlace(listing.inputs, known)
     emptied = {}
     for given in listing.inputs:
         elsewhere = _elsewhere(listing, given.source_ids)
-        own = {*given.source_ids, *elsewhere}
-        of_input = [source for source in known if source.source_id in own or given.is_below(source.location)]
-        of_input = of_input or [source for source in known if given.is_beside(source.location)]
+        of_input = by_place.of_input(given, {*given.source_ids, *elsewhere})
         unlisted = there.isdisjoint(source.source_id for source in of_input)
         if of_input and unlisted and all(_is_gone(source, elsewhere, places) for source in of_input):
             emptied[given.given] = len(of_input)
     return emptied
+
+
+class _ByPlace:
+    """Known sources by id, by the inputs' folders that they lie below, however deep, and by those of tables' rows that they lie in.
+
+    A file that lies beside a video of a table's would be there if that one is: so it is gone if it is not.
+    """
+
+    def __init__(self, inputs: Sequence[GivenInput], known: Iterable[Source]) -> None:
+        folders = {_bare(given.folder) for given in inputs if given.folder}
+        row_folders = frozenset[str]().union(*(given.row_folders for given in inputs))
+        self._by_id: dict[str, Source] = {}
+        self._below: defaultdict[str, list[Source]] = defaultdict(list)
+        self._beside: defaultdict[str, list[Source]] = defaultdict(list)
+        for source in known:
+            self._by_id[source.source_id] = source
+            for folder in folders.intersection(_folders_above(source.location)):
+                self._below[folder].append(source)
+            if posixpath.dirname(source.location) in row_folders:
+                self._beside[posixpath.dirname(source.location)].append(source)
+
+    def is_of_any_input(self, source: Source) -> bool:
+        """Whether it lies below an input's folder, or beside a video of a table's."""
+        above = _folders_above(source.location)
+        return posixpath.dirname(source.location) in self._beside or not self._below.keys().isdisjoint(above)
+
+    def of_input(self, given: GivenInput, ids: Iterable[str]) -> list[Source]:
+        """Those with some ids and those below the input's folder; where there are none, those beside its rows' videos."""
+        by_id = {source_id: self._by_id[source_id] for source_id in ids if source_id in self._by_id}
+        below = self._below.get(_bare(given.folder), ()) if given.folder else ()
+        found = by_id | {source.source_id: source for source in below}
+        beside = (source for folder in given.row_folders for source in self._beside.get(folder, ()))
+        return list(found.values()) or list(beside)
+
+
+def _bare(folder: str) -> str:
+    return folder.rstrip("/")
+
+
+def _folders_above(location: str) -> set[str]:
+    parts = location.split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
 def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, str]:
@@ -115,10 +151,6 @@ def _elsewhere(listing: SourceListing, source_ids: Iterable[str]) -> dict[str, s
     }
 
 
-def _is_gone(source: Source, elsewhere: Mapping[str, str], places: "InputPlaces") -> bool:
+def _is_gone(source: Source, elsewhere: Mapping[str, str], places: InputPlaces) -> bool:
     could_be = {elsewhere.get(source.source_id, source.location), source.location}
-    return all(places.is_absent(location) for location in could_be)
-
-
-def _is_of(location: str, inputs: Iterable[GivenInput]) -> bool:
-    return any(given.is_below(location) or given.is_beside(location) for given in inputs)
+    return all(places.is_gone(location) for location in could_be)

@@ -1,8 +1,11 @@
 """Which known sources an input misses."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from preprocessing.listing import emptied_inputs, vanished_sources
+import pytest
+
+from preprocessing.listing import emptied_inputs, gone_sources, vanished_sources
 from preprocessing.sources import find_sources
 from preprocessing.storage import open_storage
 from tests.preprocessing.test_sources import CONFIG, copy_to, find, make_files
@@ -117,3 +120,21 @@ def test_what_left_a_bucket_has_vanished(tmp_path: Path) -> None:
     open_storage(bucket).delete("raw/b.mp4")
     open_storage(bucket).write_atomic("raw/notes.md", b"x")
     assert emptied_inputs(find(f"{bucket}/raw"), known) == {f"{bucket}/raw": 2}
+
+
+@pytest.mark.parametrize("place", ["nonsense://old/raw", "s3://old/raw"])
+def test_a_place_that_cannot_be_asked_makes_nothing_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody answers
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    raw = make_files(tmp_path / "raw", "a.mp4", "b.mp4")
+    (raw / "t.csv").write_text("path\na.mp4\nb.mp4\n")
+    moved = [replace(s, location=f"{place}/{Path(s.uri).name}") for s in find(raw / "t.csv").sources]
+    (raw / "a.mp4").unlink()
+    listing = find(raw / "t.csv")
+    assert gone_sources(listing, moved) == vanished_sources(listing, moved) == ()
+    (raw / "b.mp4").unlink()
+    assert emptied_inputs(find(raw / "t.csv"), moved) == {}
