@@ -8,11 +8,12 @@ import pytest
 from preprocessing.config import SourcesConfig
 from preprocessing.intake import Intake
 from preprocessing.ledger import Ledger
+from preprocessing.parts import part_key
 from preprocessing.reasons import Reason
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
 from preprocessing.sources import file_group, find_sources
-from preprocessing.storage import open_storage
+from preprocessing.storage import open_storage, read_parquet, write_parquet
 
 
 class Line:
@@ -193,6 +194,26 @@ def test_what_a_table_said_stays_until_a_table_says_otherwise(line: Line) -> Non
     (line.raw / "t.csv").write_text("path,caption,licence\na.mp4,,\n")
     line.run("t.csv")
     assert said() == [("", "", {})]
+
+
+@pytest.mark.parametrize(
+    "table", ["path,caption\na.mp4,of the table\n", "path,caption,licence,place\na.mp4,of the table,CC0,Rome\n"]
+)
+def test_what_a_table_said_stays_in_a_dataset_of_a_version_that_did_not_record_it(line: Line, table: str) -> None:
+    (line.raw / "a.mp4").write_text("a")
+    (line.raw / "t.csv").write_text(table)
+    line.run("t.csv")
+    storage = line.ledger._parts._storage
+    for number in line.ledger._parts.numbers("sources"):
+        key = part_key("sources", number)
+        write_parquet(storage, key, read_parquet(storage, key).drop_columns(["from_table", "caption_beside"]))
+    line.ledger = Ledger(storage)
+    before = line.ledger.sources().to_pylist()
+    line.run()
+    after = line.ledger.sources().to_pylist()
+    for name in ("caption", "licence", "extra"):
+        assert [row[name] for row in after] == [row[name] for row in before]
+    assert after[0]["caption"] == "of the table"
 
 
 @pytest.mark.parametrize("cell", ["of the table", ""])
