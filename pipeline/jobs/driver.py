@@ -1,8 +1,9 @@
 """The one process that writes a dataset: hands out scans and encodes, decides, plans, commits."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -66,7 +67,7 @@ class Driver:
         self._dataset, self._ledger, self._uri, self._recipe = dataset, dataset.ledger, dataset_uri, recipe
         self._address, self._stack, self._ray_is_up = address, stack, False
         self._pending: dict[str, Source] = {}
-        self._retry: Collection[str] = ()
+        self._retry: Callable[[], Collection[str]] = tuple
         self._tried: set[str] = set()
         self._gone: list[str] = []
         self._meters = stack.enter_context(progress())
@@ -84,15 +85,24 @@ class Driver:
         intake = Intake(self._ledger, scan_fingerprint(self._recipe), self._read_hashes)
         self._pending = intake.take(listing, complete=complete, retry_failed=retry_failed)
         self._settings.keep_recipe(**{SCAN_SETTINGS: scan_fingerprint(self._recipe)})
+        self.retry(all_failed=retry_failed)
         if retry_failed:
             self._captions.retry_failures()
-            self._retry = failed_clips(self._ledger.plan(), self._ledger.encodes())
-        else:
-            self.retry_returned()
 
-    def retry_returned(self) -> None:
-        """Has the clips planned again that failed only for want of their files, where these are there now."""
-        self._retry = returned_clips(self._ledger, self._ledger.plan())
+    def retry(self, *, all_failed: bool) -> None:
+        """Has clips planned again that failed before, under these encode settings: all, or those whose files alone were gone and are there now."""
+        plan_before, encodes = self._ledger.plan(), self._ledger.encodes()
+
+        @cache
+        def find() -> Collection[str]:
+            planned = planned_under(plan_before, self._settings.encode_fingerprint())
+            return (
+                failed_clips(planned, encodes)
+                if all_failed
+                else returned_clips(planned, encodes, self._ledger.sources())
+            )
+
+        self._retry = find
 
     def _read_hashes(self, sources: Sequence[Source]) -> Mapping[str, str]:
         self._need_ray()
@@ -176,7 +186,7 @@ class Driver:
             self._recipe.plan,
             latent_bytes=lambda clips: latent_bytes(clips, codec),
             encode_fingerprint=self._settings.encode_fingerprint(),
-            retry=self._retry,
+            retry=self._retry(),
         )
         self._ledger.append_plan(added)
         return added
@@ -223,9 +233,13 @@ class Driver:
             fingerprint_now = self._settings.encode_fingerprint()
             self._ledger.append_plan(shards_of_returned(self._ledger, kept, self._recipe.plan, codec, fingerprint_now))
 
+    def _files_are_away(self) -> bool:
+        """Whether every clip that this run was to encode has lost its file: a disk that is not mounted looks like that."""
+        return bool(self._gone) and len(self._gone) == self._clips_tried
+
     def refuse_gone_files(self) -> None:
-        """Raise where every clip that this run was to encode has lost its file: a disk that is not mounted looks like that."""
-        if self._gone and len(self._gone) == self._clips_tried:
+        """Raise where every clip that this run was to encode has lost its file."""
+        if self._files_are_away():
             raise ValueError(
                 f"the files of all {len(self._gone)} clips that were to be encoded are gone ({self._gone[0]}): "
                 "is a disk not mounted? Bring them back and run the same command again; or run longtake scan with their "
@@ -239,9 +253,9 @@ class Driver:
             raise ValueError(f"{self._uri} is not planned under these encode settings; run longtake plan with them")
 
     def publish(self) -> None:
-        """Writes the version of the dataset that holds what is kept and encoded now."""
+        """Writes the version of the dataset that holds what is kept and encoded now; none while a disk is away."""
         planned = self._ledger.plan()
-        if not planned.num_rows:
+        if not planned.num_rows or self._files_are_away():
             return
         codec = self._settings.codec()
         self._settings.keep_codec()

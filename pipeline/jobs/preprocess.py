@@ -77,9 +77,10 @@ def preprocess(
             driver.scan_beside_encode(wave, shards)
             shards = driver.decide_and_plan({source.source_id for source in wave})
         driver.scan_beside_encode((), driver.pending_shards())
-        driver.refuse_gone_files()
         driver.publish()
-        return driver.finish(listing, tracking)
+        result = driver.finish(listing, tracking)
+        driver.refuse_gone_files()
+        return result
 
 
 def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tracking: Tracking) -> PreprocessResult:
@@ -92,7 +93,7 @@ def plan_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, track
     refuse_other_scan_settings(Dataset.open(dataset_uri), recipe)
     with open_driver(dataset_uri, recipe, address) as driver:
         driver.keep_recipe()
-        driver.retry_returned()
+        driver.retry(all_failed=False)
         driver.decide_and_plan(driver.sources_to_decide())
         return driver.finish(None, tracking)
 
@@ -110,9 +111,10 @@ def encode_dataset(dataset_uri: str, recipe: Recipe, *, address: str | None, tra
         driver.refuse_another_codec()
         driver.plan_returned()
         driver.scan_beside_encode((), driver.pending_shards())
-        driver.refuse_gone_files()
         driver.publish()
-        return driver.finish(None, tracking)
+        result = driver.finish(None, tracking)
+        driver.refuse_gone_files()
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)

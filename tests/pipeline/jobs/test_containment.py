@@ -119,9 +119,11 @@ def test_a_disk_that_is_away_when_its_clips_are_to_be_encoded_and_comes_back_els
     assert longtake("scan", str(disk / videos.name), "--dataset", str(dataset), *SETTINGS).status == 0
     assert longtake("plan", "--dataset", str(dataset), *SETTINGS).status == 0
     elsewhere = disk.rename(tmp_path / "elsewhere")
+    shutil.rmtree(dataset / "report")
     refused = longtake("encode", "--dataset", str(dataset), *SETTINGS)
     assert refused.status == WRONG
     assert "is a disk not mounted?" in refused.stderr
     assert Dataset.open(str(dataset)).record().manifest is None
+    assert (dataset / "report" / "report.json").exists()  # of what the run did all the same
     preprocess_here(elsewhere / videos.name, dataset)
     assert faults(dataset, expected, {}) == []
