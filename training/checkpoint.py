@@ -1,11 +1,11 @@
 """What is saved, how a run goes on, and how one stage hands its weights to the next.
 
 A checkpoint is a folder: the fragments of all ranks (`training.engine.fragments`), ``checkpoint.json``, which says what
-they belong to, and a list of the files of each rank with their sizes and checksums: by the sizes a checkpoint that was cut
-off while it was written is told from a whole one, by the sums, where it is read, a damaged one, which is set aside under
-another name. Any number of ranks reads what any number wrote. Frozen weights are not in it; they come from where the stage began, and a hash makes sure that they
-are the same. A stage ends with a model folder of plain safetensors, made from its last checkpoint, and the next stage
-begins from it.
+they belong to, and a list of the files of each rank with their sizes and checksums, and with a checksum of its own: by
+these a whole checkpoint is told from one whose copy was cut off and from a damaged one (`_state`), and neither is removed
+where it may be the newest (`remove_incomplete`). Any number of ranks reads what any number wrote. Frozen weights are not
+in it; they come from where the stage began, and a hash makes sure that they are the same. A stage ends with a model folder
+of plain safetensors, made from its last checkpoint, and the next stage begins from it.
 """
 
 import json
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 import xxhash
@@ -44,6 +44,8 @@ LIST_PREFIX = "files-of-rank-"
 STEP_PREFIX = "step-"
 DAMAGED_PREFIX = "damaged-"
 """Begins the names of checkpoints that were set aside: nothing looks for them, and nothing removes them."""
+CUT_OFF_PREFIX = "cut-off-"
+"""Begins the names of those that are not whole and were set aside until a checkpoint as late as they is."""
 READ_BYTES = 1 << 20
 """Read at once for a checksum."""
 
@@ -66,8 +68,12 @@ class StoredFile:
     xxh3: str | None
 
 
-class _Unreadable(ValueError):
-    """A list of files that is none."""
+class _CutOff(ValueError):
+    """A file ends before it should."""
+
+
+class _Damaged(ValueError):
+    """A file says what nobody wrote."""
 
 
 def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> None:
@@ -85,23 +91,61 @@ def write_checkpoint(engine: Engine, folder: Path, record: CheckpointRecord) -> 
         written.append(folder / CHECKPOINT_FILE)
         written[-1].write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
     files = {path.name: asdict(_stored_file(path, engine.has_read)) for path in written}
-    (folder / _list_name(engine.rank)).write_text(json.dumps(files, indent=2, sort_keys=True) + "\n")
+    values = {"files": files, "xxh3": _xxh3_of_list({"files": files})}
+    (folder / _list_name(engine.rank)).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _list_name(rank: int) -> str:
     return f"{LIST_PREFIX}{rank:05}.json"
 
 
+def _xxh3_of_list(values: Mapping[str, object]) -> str:
+    """The list's checksum of all else in it."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+
+
 def _listed(folder: Path, rank: int) -> dict[str, StoredFile]:
-    """The files of a rank by their names."""
-    text = (folder / _list_name(rank)).read_bytes()
+    """The files of a rank by their names. Raises what `_state` tells apart, and ValueError for a list of another version."""
+    path = folder / _list_name(rank)
+    values = _json_values(path)
+    has_sum = "xxh3" in values or "files" in values
+    if has_sum:
+        own = values.pop("xxh3", None)
+        if own != _xxh3_of_list(values):
+            raise _Damaged(f"{path} is not what was written")
     try:
-        return {
-            name: StoredFile(size=value, xxh3=None) if isinstance(value, int) else StoredFile(**value)
-            for name, value in json.loads(text).items()
-        }
-    except (ValueError, TypeError, AttributeError):
-        raise _Unreadable(f"{folder / _list_name(rank)} is not what was written") from None
+        files = values["files"] if has_sum else values
+        return {name: _file_from_value(value) for name, value in files.items()}
+    except (KeyError, TypeError, AttributeError):
+        if has_sum or _have_new_fields(values):
+            _refuse_other_version(path)
+        raise _Damaged(f"{path} is not what was written") from None
+
+
+def _file_from_value(value: int | Mapping[str, Any]) -> StoredFile:
+    """The first lists held sizes alone."""
+    return StoredFile(size=value, xxh3=None) if isinstance(value, int) else StoredFile(**value)
+
+
+def _have_new_fields(files: Mapping[str, Any]) -> bool:
+    known = asdict(StoredFile(size=0, xxh3=None)).keys()
+    return all(isinstance(value, dict) and value.keys() > known for value in files.values())
+
+
+def _json_values(path: Path) -> dict[str, Any]:
+    """An object from a file; the beginning of one lacks the last line."""
+    text = path.read_bytes()
+    try:
+        values = json.loads(text)
+    except ValueError:
+        raise (_Damaged if text.endswith(b"\n}\n") else _CutOff)(f"{path} is not what was written") from None
+    if not isinstance(values, dict):
+        raise _Damaged(f"{path} is not what was written")
+    return values
+
+
+def _refuse_other_version(path: Path) -> NoReturn:
+    raise ValueError(f"{path} was written by another version of longtake; use a new --run") from None
 
 
 def _stored_file(path: Path, on_read: OnRead) -> StoredFile:
@@ -154,48 +198,101 @@ def is_complete(folder: Path) -> bool:
 
 
 def _state(folder: Path) -> Literal["whole", "cut off", "damaged"]:
-    """As far as the lists and the record tell; files of fragments are not read. Raises as `is_complete`."""
+    """As far as the lists and the record tell; files of fragments are not read. Raises as `is_complete`.
+
+    Threads of all ranks copy the files, in any order, each from its beginning. So of a copy that is under way or was cut
+    off there are whole files, beginnings of files and missing ones, and never anything else. The first sign counts:
+
+    =====================================================================  ==================================
+    a list, the record or a file of fragments is missing                   cut off
+    a list is no JSON and lacks its last line                              cut off
+    a list is other JSON, or none, or is not what its own checksum says    damaged
+    a list has a right checksum and other fields, or more fields a file    another version's: ValueError
+    the record or a file of fragments is shorter than listed               cut off
+    one of them is longer than listed                                      damaged
+    the record is as long as listed and has another checksum, or no JSON   damaged
+    the record is what was written and has other fields                    another version's: ValueError
+    =====================================================================  ==================================
+
+    A file that was lost or shortened after the copy looks like a copy that was cut off, and so does a size that grew in a
+    list of an older version, which has no checksum of its own.
+    """
     try:
-        if not _says_what_was_written(folder):
-            return "damaged"
-        ranks = range(read_checkpoint(folder).num_ranks)
-        whole = all(_are_there(folder, _listed(folder, rank)) for rank in ranks)
-    except FileNotFoundError:
+        _check_record(folder)
+        for rank in range(read_checkpoint(folder).num_ranks):
+            for name, file in _listed(folder, rank).items():
+                _check_size(folder / name, file)
+    except (FileNotFoundError, _CutOff):
         return "cut off"
-    except _Unreadable:
+    except _Damaged:
         return "damaged"
-    return "whole" if whole else "cut off"
+    return "whole"
 
 
-def _says_what_was_written(folder: Path) -> bool:
-    """Whether the record has the checksum that the first rank's list has of it; true if it is shorter, and so was cut off."""
-    written, path = _listed(folder, 0).get(CHECKPOINT_FILE), folder / CHECKPOINT_FILE
-    if written is None or path.stat().st_size < written.size:
-        return written is not None
-    return written.xxh3 in (None, _xxh3(path, lambda: None))
+def _check_record(folder: Path) -> None:
+    """Hold the record to what the first rank's list has of it."""
+    path = folder / CHECKPOINT_FILE
+    written = _listed(folder, 0).get(path.name)
+    if written is None:
+        raise _Damaged(f"{folder / _list_name(0)} has no {path.name}")
+    _check_size(path, written)
+    if written.xxh3 not in (None, _xxh3(path, lambda: None)):
+        raise _Damaged(f"{path} is not what was written")
 
 
-def _are_there(folder: Path, listed: Mapping[str, StoredFile]) -> bool:
-    return all((folder / name).stat().st_size == file.size for name, file in listed.items())
+def _check_size(path: Path, written: StoredFile) -> None:
+    size = path.stat().st_size
+    if size != written.size:
+        raise (_CutOff if size < written.size else _Damaged)(f"{path} has {size} bytes, not {written.size}")
 
 
 def remove_incomplete(checkpoints: Path) -> None:
-    """Remove checkpoints that were cut off, and set aside those that say what nobody wrote; nobody may be writing one.
+    """Leave whole checkpoints alone; nobody may be writing one. What may have been whole is removed for a later one only.
+
+    A damaged one is set aside for good. One that is cut off is removed where a later one is whole. Else it is set aside until
+    a checkpoint as late as it is whole, or a second copy of that step is cut off as well: a disk without room fills no further.
 
     Raises:
         OSError: As `is_complete`.
         ValueError: As `is_complete`; or if there are damaged ones alone.
     """
     states = {folder: _state(folder) for folder in sorted(checkpoints.glob(f"{STEP_PREFIX}*"))}
-    damaged = [folder for folder, state in states.items() if state == "damaged"]
+    damaged, cut_off, whole = (
+        [folder for folder, state in states.items() if state == which] for which in ("damaged", "cut off", "whole")
+    )
     for folder in damaged:
-        logger.warning("%s is damaged and passed over: its lists are not what was written", folder)
-    if damaged and "whole" not in states.values():
+        logger.warning("%s is damaged and passed over: its lists or its record are not what was written", folder)
+    if damaged and not whole:
         raise _nothing_left(checkpoints, len(damaged))
     for folder in damaged:
         _set_aside(folder)
-    for folder, state in states.items():
-        if state == "cut off":
+    for folder in cut_off:
+        if not whole or folder > whole[-1]:
+            _set_aside_cut_off(folder)
+    if whole:
+        _remove_no_later([*cut_off, *checkpoints.glob(f"{CUT_OFF_PREFIX}*")], whole[-1])
+
+
+def _set_aside_cut_off(folder: Path) -> None:
+    """Give it a name under which it counts no more; where one of its step has that name, both go."""
+    place = folder.with_name(CUT_OFF_PREFIX + folder.name)
+    if place.exists():
+        logger.warning("%s is not whole, a second time at this step: it and %s are removed", folder, place.name)
+        shutil.rmtree(place)
+        shutil.rmtree(folder)
+        return
+    folder.rename(place)
+    logger.warning(
+        "%s is not whole: its copy was cut off, or it lost files or their ends later. It is now %s until a checkpoint as late as"
+        " it is whole; remove it if the disk has no room for both", folder, place.name,
+    )  # fmt: skip
+
+
+def _remove_no_later(cut_off: Iterable[Path], whole: Path) -> None:
+    """Remove those of these that are no later than a whole one."""
+    for folder in cut_off:
+        if folder.name.removeprefix(CUT_OFF_PREFIX) <= whole.name:
+            logger.warning("%s is not whole, and removed: %s is", folder, whole.name)
             shutil.rmtree(folder)
 
 
@@ -215,12 +312,17 @@ def _set_aside(folder: Path) -> None:
 
 
 def prune(checkpoints: Path, config: CheckpointConfig) -> None:
-    """Remove complete checkpoints, all but the newest and, if asked, the one with the lowest held-out loss."""
+    """Remove complete checkpoints, all but the newest and, if asked, the one with the lowest held-out loss.
+
+    One whose copy is under way stays as it is; one that was set aside as cut off goes where one as late is complete.
+    """
     steps = complete_steps(checkpoints)
     kept = {*steps[-config.keep :], *(best_steps(checkpoints, steps) if config.keep_best else ())}
     for step in steps:
         if step not in kept:
             shutil.rmtree(step_folder(checkpoints, step))
+    if steps:
+        _remove_no_later(checkpoints.glob(f"{CUT_OFF_PREFIX}*"), step_folder(checkpoints, steps[-1]))
 
 
 def best_steps(checkpoints: Path, steps: Sequence[int]) -> tuple[int, ...]:
@@ -234,14 +336,16 @@ def read_checkpoint(folder: Path) -> CheckpointRecord:
     """What a checkpoint says of itself.
 
     Raises:
-        ValueError: If the folder is no checkpoint, or one of another version of longtake.
+        ValueError: If the folder is no checkpoint, or one of another version of longtake, or the file is no JSON.
     """
     path = folder / CHECKPOINT_FILE
     try:
-        text = path.read_text()
+        values = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint") from None
-    return record_from_values(json.loads(text), path)
+    except ValueError:
+        raise _Damaged(f"{path} is damaged: it is not what was written; choose another checkpoint") from None
+    return record_from_values(values, path)
 
 
 def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecord:
@@ -253,7 +357,7 @@ def record_from_values(values: Mapping[str, Any], path: Path) -> CheckpointRecor
     try:
         return CheckpointRecord(**{**values, "clip_format": _clip_format(values.get("clip_format"))})
     except (TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path} was written by another version of longtake; use a new --run") from None
+        _refuse_other_version(path)
 
 
 def _clip_format(values: Mapping[str, Any] | None) -> ClipFormat | None:

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from training.engine.plain import PlainEngine
 from training.model.weights import save_model, weights_sha256
 from training.types import CheckpointRecord
 
+LIST = "files-of-rank-00000.json"
 RECORD = CheckpointRecord(
     stage="teacher", step=2, num_updates=2, val_loss=None, settings={"train.seed": 0}, plan_hash="p", base_sha256="b",
     num_ranks=1,
@@ -138,7 +141,7 @@ def test_one_that_the_disk_does_not_show_is_not_taken_for_one_that_was_cut_off(
 
 @pytest.mark.parametrize(
     ("name", "place"),
-    [*(("checkpoint.json", place) for place in range(1, 160, 13)), ("files-of-rank-00000.json", 0)],
+    [*(("checkpoint.json", place) for place in range(1, 160, 13)), (LIST, 0)],
 )
 def test_a_checkpoint_that_says_what_nobody_wrote_is_set_aside_and_never_removed(
     tmp_path: Path, name: str, place: int
@@ -154,15 +157,121 @@ def test_a_checkpoint_that_says_what_nobody_wrote_is_set_aside_and_never_removed
     assert step_folder(tmp_path, 2).is_dir()
 
 
+def names(checkpoints: Path) -> list[str]:
+    return sorted(path.name for path in checkpoints.iterdir())
+
+
+def test_one_character_that_changes_in_a_list_of_files_never_removes_a_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    folder = write(tmp_path, 4)
+    as_written = (folder / LIST).read_bytes()
+    digits = as_written.index(b'"size": ') + len(b'"size": ')
+    for place in range(len(as_written)):
+        flip(folder / LIST, place)
+        remove_incomplete(tmp_path)
+        # a last line that is none looks as if it had been cut off
+        aside = "damaged-1-step-00000004" if place < len(as_written) - 3 else "cut-off-step-00000004"
+        assert names(tmp_path) == [aside, "step-00000002"]
+        (tmp_path / aside).rename(folder)
+        (folder / LIST).write_bytes(as_written)
+    shutil.rmtree(step_folder(tmp_path, 2))
+    for place in (digits, as_written.index(b"safetensors")):
+        flip(folder / LIST, place)
+        with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+            remove_incomplete(tmp_path)
+        (folder / LIST).write_bytes(as_written)
+    assert restore(tmp_path) == 4
+
+
+@pytest.mark.parametrize("name", [LIST, "checkpoint.json", "rank-00000.safetensors"])
+def test_a_copy_that_is_under_way_is_in_nobody_s_way_and_one_that_was_cut_off_in_no_later_start_s(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    write(tmp_path, 2)
+    file = write(tmp_path, 4) / name
+    as_written, aside = file.read_bytes(), tmp_path / "cut-off-step-00000004"
+    for size in {*range(0, min(len(as_written) - 1, 500), 9), len(as_written) - 2}:
+        file.write_bytes(as_written[:size])
+        assert kept(tmp_path, keep=1) == (2,)
+        assert file.parent.is_dir()
+        remove_incomplete(tmp_path)
+        assert names(tmp_path) == [aside.name, "step-00000002"]
+        aside.rename(file.parent)
+    assert restore(tmp_path) == 2
+    assert f"It is now {aside.name} until a checkpoint as late as it is whole" in caplog.text
+
+
+@pytest.mark.parametrize("name", [LIST, "rank-00000.safetensors"])
+def test_a_run_whose_first_checkpoint_was_cut_off_begins_and_keeps_it_till_there_is_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    file = write(tmp_path, 4) / name
+    file.write_bytes(file.read_bytes()[:100])
+    remove_incomplete(tmp_path)
+    assert restore(tmp_path) == 0
+    for step in (2, 4):
+        assert (tmp_path / "cut-off-step-00000004" / name).is_file()
+        write(tmp_path, step)
+        prune(tmp_path, CheckpointConfig())
+    assert names(tmp_path) == ["step-00000002", "step-00000004"]
+    assert "cut-off-step-00000004 is not whole, and removed: step-00000004 is" in caplog.text
+
+
+def test_copies_that_are_cut_off_at_every_start_do_not_fill_the_disk(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    for left in (["cut-off-step-00000004"], []) * 2:
+        (write(tmp_path, 4) / "rank-00000.safetensors").write_bytes(b"")
+        remove_incomplete(tmp_path)
+        assert names(tmp_path) == [*left, "step-00000002"]
+
+
+def test_one_that_is_not_whole_is_removed_with_a_line_where_a_later_one_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (write(tmp_path, 2) / "rank-00000.safetensors").unlink()
+    write(tmp_path, 4)
+    remove_incomplete(tmp_path)
+    assert names(tmp_path) == ["step-00000004"]
+    assert "step-00000002 is not whole, and removed: step-00000004 is" in caplog.text
+
+
+def write_list(folder: Path, files: Mapping[str, object], **more: object) -> None:
+    """As another version of longtake may."""
+    values = {"files": files, **more}
+    xxh3 = xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+    (folder / LIST).write_text(json.dumps({**values, "xxh3": xxh3}, indent=2) + "\n")
+
+
 def test_checkpoints_of_another_version_are_refused_and_stay(tmp_path: Path) -> None:
     folder = write(tmp_path, 2)
-    record, listed = folder / "checkpoint.json", folder / "files-of-rank-00000.json"
+    record, files = folder / "checkpoint.json", listed_files(folder)
     record.write_text(json.dumps({**json.loads(record.read_text()), "of_a_newer_version": 1}))
     size = {"size": record.stat().st_size, "xxh3": xxhash.xxh3_128(record.read_bytes()).hexdigest()}
-    listed.write_text(json.dumps({**json.loads(listed.read_text()), record.name: size}))
+    write_list(folder, {**files, record.name: size})
+    refuse_version(tmp_path)
+
+
+def test_lists_of_another_version_are_refused_and_stay(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    files = listed_files(folder)
+    newer = {name: {**file, "of_a_newer_version": 1} for name, file in files.items()}
+    write_list(folder, newer)
+    refuse_version(tmp_path)
+    (folder / LIST).write_text(json.dumps(newer))
+    refuse_version(tmp_path)
+    write_list(folder, files)
+    assert restore(tmp_path) == 2
+
+
+def listed_files(folder: Path) -> dict[str, dict[str, object]]:
+    return json.loads((folder / LIST).read_text())["files"]
+
+
+def refuse_version(checkpoints: Path) -> None:
+    folder = step_folder(checkpoints, 2)
     for look in (newest_step, remove_incomplete, restore):
         with pytest.raises(ValueError, match="was written by another version of longtake; use a new --run"):
-            look(tmp_path)
+            look(checkpoints)
     assert folder.is_dir()
 
 
@@ -207,8 +316,22 @@ def test_a_damaged_checkpoint_is_not_exported(tmp_path: Path, place: int) -> Non
 def test_a_checkpoint_without_sums_from_an_older_version_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path, 2)
     sizes = {name: (folder / name).stat().st_size for name in ("checkpoint.json", "rank-00000.safetensors")}
-    (folder / "files-of-rank-00000.json").write_text(json.dumps(sizes))
+    (folder / LIST).write_text(json.dumps(sizes))
     assert restore(tmp_path) == 2
+    flip(folder / "checkpoint.json", 0)
+    with pytest.raises(ValueError, match=r"checkpoint\.json is damaged: it is not what was written"):
+        read_checkpoint(folder)
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        remove_incomplete(tmp_path)
+
+
+def test_a_checkpoint_whose_lists_have_no_sum_of_their_own_is_read(tmp_path: Path) -> None:
+    folder = write(tmp_path, 2)
+    (folder / LIST).write_text(json.dumps(listed_files(folder), indent=2) + "\n")
+    assert restore(tmp_path) == 2
+    flip(folder / "rank-00000.safetensors", -1)
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        restore(tmp_path)
 
 
 def test_what_another_rank_is_writing_beside_it_is_no_part_of_a_rank_s_share(tmp_path: Path) -> None:
@@ -256,7 +379,7 @@ def test_one_that_is_being_written_is_not_in_the_way_until_nobody_writes(tmp_pat
     prune(tmp_path, CheckpointConfig(keep=1))
     assert cut_off.is_dir()
     remove_incomplete(tmp_path)
-    assert list(tmp_path.iterdir()) == [whole]
+    assert names(tmp_path) == ["cut-off-step-00000004", whole.name]
 
 
 def test_a_checkpoint_of_another_version_says_so(tmp_path: Path) -> None:
