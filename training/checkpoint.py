@@ -45,7 +45,7 @@ STEP_PREFIX = "step-"
 DAMAGED_PREFIX = "damaged-"
 """Begins the names of checkpoints that were set aside: nothing looks for them, and nothing removes them."""
 CUT_OFF_PREFIX = "cut-off-"
-"""Begins the names of those that are not whole and were set aside until a checkpoint as late as they is."""
+"""Begins the names of those that are not whole and were set aside until one as late is."""
 READ_BYTES = 1 << 20
 """Read at once for a checksum."""
 
@@ -201,7 +201,8 @@ def _state(folder: Path) -> Literal["whole", "cut off", "damaged"]:
     """As far as the lists and the record tell; files of fragments are not read. Raises as `is_complete`.
 
     Threads of all ranks copy the files, in any order, each from its beginning. So of a copy that is under way or was cut
-    off there are whole files, beginnings of files and missing ones, and never anything else. The first sign counts:
+    off there are whole files, beginnings of files and missing ones, and never anything else, for a start clears what the last
+    one left before it writes. Of the first rank's list, the record, then each rank's files, the first sign counts:
 
     =====================================================================  ==================================
     a list, the record or a file of fragments is missing                   cut off
@@ -214,8 +215,8 @@ def _state(folder: Path) -> Literal["whole", "cut off", "damaged"]:
     the record is what was written and has other fields                    another version's: ValueError
     =====================================================================  ==================================
 
-    A file that was lost or shortened after the copy looks like a copy that was cut off, and so does a size that grew in a
-    list of an older version, which has no checksum of its own.
+    A file that was lost or shortened after the copy looks like a copy that was cut off, and so does a size that grew or a
+    name that changed in a list of an older version, which has no checksum of its own.
     """
     try:
         _check_record(folder)
@@ -249,6 +250,8 @@ def _check_size(path: Path, written: StoredFile) -> None:
 def remove_incomplete(checkpoints: Path) -> None:
     """Leave whole checkpoints alone; nobody may be writing one. What may have been whole is removed for a later one only.
 
+    One that was set aside as cut off and whose files were brought back counts again.
+
     A damaged one is set aside for good. One that is cut off is removed where a later one is whole. Else it is set aside until
     a checkpoint as late as it is whole, or a second copy of that step is cut off as well: a disk without room fills no further.
 
@@ -256,12 +259,15 @@ def remove_incomplete(checkpoints: Path) -> None:
         OSError: As `is_complete`.
         ValueError: As `is_complete`; or if there are damaged ones alone.
     """
+    _take_back_whole(checkpoints)
     states = {folder: _state(folder) for folder in sorted(checkpoints.glob(f"{STEP_PREFIX}*"))}
     damaged, cut_off, whole = (
         [folder for folder, state in states.items() if state == which] for which in ("damaged", "cut off", "whole")
     )
     for folder in damaged:
-        logger.warning("%s is damaged and passed over: its lists or its record are not what was written", folder)
+        logger.warning(
+            "%s is damaged and passed over: its lists, its record or a file's size are not what was written", folder
+        )
     if damaged and not whole:
         raise _nothing_left(checkpoints, len(damaged))
     for folder in damaged:
@@ -270,7 +276,7 @@ def remove_incomplete(checkpoints: Path) -> None:
         if not whole or folder > whole[-1]:
             _set_aside_cut_off(folder)
     if whole:
-        _remove_no_later([*cut_off, *checkpoints.glob(f"{CUT_OFF_PREFIX}*")], whole[-1])
+        _remove_no_later([*cut_off, *_cut_off_aside(checkpoints)], whole[-1])
 
 
 def _set_aside_cut_off(folder: Path) -> None:
@@ -284,8 +290,20 @@ def _set_aside_cut_off(folder: Path) -> None:
     folder.rename(place)
     logger.warning(
         "%s is not whole: its copy was cut off, or it lost files or their ends later. It is now %s until a checkpoint as late as"
-        " it is whole; remove it if the disk has no room for both", folder, place.name,
+        " it is whole; bring its files back and it counts again, or remove it if the disk has no room for both",
+        folder, place.name,
     )  # fmt: skip
+
+
+def _take_back_whole(checkpoints: Path) -> None:
+    for folder in _cut_off_aside(checkpoints):
+        place = folder.with_name(folder.name.removeprefix(CUT_OFF_PREFIX))
+        if not place.exists() and _state(folder) == "whole":
+            folder.rename(place)
+
+
+def _cut_off_aside(checkpoints: Path) -> list[Path]:
+    return sorted(checkpoints.glob(f"{CUT_OFF_PREFIX}{STEP_PREFIX}{'[0-9]' * 8}"))
 
 
 def _remove_no_later(cut_off: Iterable[Path], whole: Path) -> None:
@@ -322,7 +340,7 @@ def prune(checkpoints: Path, config: CheckpointConfig) -> None:
         if step not in kept:
             shutil.rmtree(step_folder(checkpoints, step))
     if steps:
-        _remove_no_later(checkpoints.glob(f"{CUT_OFF_PREFIX}*"), step_folder(checkpoints, steps[-1]))
+        _remove_no_later(_cut_off_aside(checkpoints), step_folder(checkpoints, steps[-1]))
 
 
 def best_steps(checkpoints: Path, steps: Sequence[int]) -> tuple[int, ...]:
@@ -398,6 +416,8 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
 
 def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
     """Steps done at it, 0 where there is none at all; the ranks share the reading, and rank 0 sets aside the damaged ones."""
+    if engine.rank == 0:  # also where the workers alone began again; the others wait for the first sum
+        remove_incomplete(checkpoints)
     damaged: list[int] = []
     while step := _newest_before(min(damaged, default=math.inf), engine, checkpoints):
         if not _is_damaged(engine, step_folder(checkpoints, step)):

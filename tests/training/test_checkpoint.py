@@ -225,6 +225,40 @@ def test_copies_that_are_cut_off_at_every_start_do_not_fill_the_disk(tmp_path: P
         assert names(tmp_path) == [*left, "step-00000002"]
 
 
+def test_one_that_was_set_aside_counts_again_once_its_files_are_back(tmp_path: Path) -> None:
+    file = write(tmp_path, 4) / "rank-00000.safetensors"
+    as_written = file.read_bytes()
+    file.unlink()
+    assert restore(tmp_path) == 0
+    (tmp_path / "cut-off-step-00000004" / file.name).write_bytes(as_written)
+    assert restore(tmp_path) == 4
+    assert names(tmp_path) == ["step-00000004"]
+
+
+def test_workers_that_begin_again_clear_what_their_predecessors_left_of_a_copy(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    (write(tmp_path, 4) / "rank-00000.safetensors").unlink()
+    assert restore(tmp_path) == 2
+    assert names(tmp_path) == ["cut-off-step-00000004", "step-00000002"]
+
+
+def test_workers_that_begin_again_do_not_begin_a_stage_anew_whose_only_list_is_damaged(tmp_path: Path) -> None:
+    flip(write(tmp_path, 2) / LIST, 30)
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        restore(tmp_path)
+
+
+def test_what_others_put_beside_the_checkpoints_stays(tmp_path: Path) -> None:
+    for name in ("cut-off-analysis", "cut-off-step-00000002.bak"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cut-off-notes.txt").write_text("of somebody")
+    write(tmp_path, 4)
+    before = names(tmp_path)
+    remove_incomplete(tmp_path)
+    prune(tmp_path, CheckpointConfig())
+    assert names(tmp_path) == before
+
+
 def test_one_that_is_not_whole_is_removed_with_a_line_where_a_later_one_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
