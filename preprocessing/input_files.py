@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from preprocessing.keys import StorageError, is_key
+from preprocessing.keys import StorageError, StoreUnreachable, is_key
 from preprocessing.object_store import ObjectStorage, RemoteFile
 from preprocessing.storage import open_object_store
 
@@ -104,7 +104,7 @@ class InputPlaces:
     def __init__(self) -> None:
         """Nothing opened yet."""
         self._opened: dict[str, InputFiles] = {}
-        self._away: dict[str, str] = {}
+        self._away: set[str] = set()
 
     def of(self, location: str) -> InputFiles:
         """The place that a location is in."""
@@ -118,6 +118,7 @@ class InputPlaces:
 
         Raises:
             StorageError: If its place cannot be asked.
+            ValueError: If its scheme is unknown or its library is not installed.
         """
         return self.of(location).facts(location).content_id == ABSENT
 
@@ -126,19 +127,25 @@ class InputPlaces:
         return self._content_id(location) == ABSENT
 
     def is_there(self, location: str) -> bool:
-        """Whether there surely is such a file."""
-        content_id = self._content_id(location)
-        return content_id != ABSENT and not content_id.startswith(UNREADABLE)
+        """Whether there surely is something of that name, readable or not."""
+        return self._content_id(location) not in (None, ABSENT)
 
-    def _content_id(self, location: str) -> str:
-        """A place that could not be asked once is not asked again."""
+    def is_readable(self, location: str) -> bool:
+        """Whether there surely is such a file, and nothing is known that forbids to read it."""
+        return self.is_there(location) and not str(self._content_id(location)).startswith(UNREADABLE)
+
+    def _content_id(self, location: str) -> str | None:
+        """None where its place does not say; one that does not answer at all is not asked again."""
         root = _root(location)
-        if root not in self._away:
-            try:
-                return self.of(location).facts(location).content_id
-            except (StorageError, ValueError) as error:  # no answer, or no library for it here
-                self._away[root] = f"{UNREADABLE}{error}"
-        return self._away[root]
+        if root in self._away:
+            return None
+        try:
+            return self.of(location).facts(location).content_id
+        except (StoreUnreachable, ValueError):  # or there is no library for it here
+            self._away.add(root)
+        except StorageError:
+            pass
+        return None
 
     def read_many(self, locations: Iterable[str]) -> Mapping[str, bytes | Exception]:
         """Small files, wherever they are; what went wrong in the place of one that cannot be read."""

@@ -136,14 +136,14 @@ class Intake:
         return set(found)
 
 
-def _has_words_of_a_table(source: Source) -> bool:
+def _has_words_of_a_table(before: Source, now: Source) -> bool:
     """Earlier versions did not record it: words that no file beside the video accounts for are then taken for a table's."""
-    unmarked = source.licence or source.extra or (source.caption and not source.caption_beside)
-    return source.from_table or bool(unmarked)
+    caption_of_table = before.caption and not (before.caption_beside or now.caption_beside)
+    return before.from_table or bool(before.licence or before.extra or caption_of_table)
 
 
 def _as_said(source: Source, before: Source | None) -> Source:
-    if before is None or source.from_table or not _has_words_of_a_table(before):
+    if before is None or source.from_table or not _has_words_of_a_table(before, source):
         return source
     caption = source.caption if source.caption_beside or before.caption_beside else before.caption
     return replace(source, caption=caption, licence=before.licence, extra=before.extra, from_table=True)

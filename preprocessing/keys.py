@@ -13,6 +13,10 @@ class StorageError(OSError):
     """A store did not do what it was asked; the message says which, why, and what to do next."""
 
 
+class StoreUnreachable(StorageError):
+    """It did not answer, whatever was asked."""
+
+
 def checked_key(key: str) -> str:
     """The key itself, if it is a plain relative path.
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from preprocessing import plan_rows, rows
-from preprocessing.input_files import ABSENT, input_files
+from preprocessing.input_files import InputPlaces
 from preprocessing.parts import Parts
 from preprocessing.reasons import Reason
 from preprocessing.relations import ascending, last_of_each, only, texts
@@ -82,9 +82,9 @@ class Ledger:
         Raises:
             ValueError: If an unrelated file that still exists elsewhere has the same id.
         """
-        known = self.rows_by_id()
+        known, places = self.rows_by_id(), InputPlaces()
         for source in sources:
-            _refuse_collision(source, known.get(source.source_id))
+            _refuse_collision(source, known.get(source.source_id), places)
 
     def pending_sources(self, sources: Sequence[Source], fingerprint: str) -> tuple[Source, ...]:
         """Those never scanned, changed since, counted at another rate, or scanned under other settings."""
@@ -336,10 +336,10 @@ def _differs(source: Source, row: Mapping) -> bool:
     return row["reason"] == Reason.MISSING or any(row[name] != value for name, value in columns.items())
 
 
-def _refuse_collision(source: Source, row: Mapping | None) -> None:
+def _refuse_collision(source: Source, row: Mapping | None, places: InputPlaces) -> None:
     if row is None or row["location"] == source.location or row["content_id"] == source.content_id:
         return
-    if not has_content(row, source) and input_files(row["location"]).facts(row["location"]).content_id != ABSENT:
+    if not has_content(row, source) and places.is_there(row["location"]):
         raise ValueError(
             f"{source.location} and {row['location']} would both be {source.uri} in this dataset, but differ: "
             "give a folder above both as the input, or rename one of their folders"

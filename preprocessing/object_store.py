@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from preprocessing.keys import StorageError, checked_key, explained_writes, whole
+from preprocessing.keys import StorageError, StoreUnreachable, checked_key, explained_writes, whole
 from preprocessing.lease import HeartbeatLease
 
 _CLIENTS = ("aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "urllib3")
@@ -64,7 +64,7 @@ class ObjectStorage:
         except Exception as error:
             if not type(error).__module__.startswith(_CLIENTS):
                 raise
-            raise StorageError(f"{place} cannot be reached: {error}; are address and credentials right?") from error
+            raise StoreUnreachable(f"{place} cannot be reached: {error}; are address and credentials right?") from error
 
     # --- a dataset's files ---
 

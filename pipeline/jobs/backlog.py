@@ -41,7 +41,7 @@ def returned_clips(planned: pa.Table, encodes: Iterable[ShardRecord], sources: p
     rows = at_current_places(only(planned, "clip_id", gone), sources)
     places = dict(zip(texts(rows["clip_id"]), texts(rows["location"]), strict=True))
     inputs = InputPlaces()
-    there = {location for location in set(places.values()) if inputs.is_there(location)}
+    there = {location for location in sorted(set(places.values())) if inputs.is_readable(location)}
     return {clip_id for clip_id, location in places.items() if location in there}
 
 

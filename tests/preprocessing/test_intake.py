@@ -1,6 +1,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from preprocessing.intake import Intake
 from preprocessing.ledger import Ledger
 from preprocessing.parts import part_key
 from preprocessing.reasons import Reason
+from preprocessing.rows import source_from_row
 from preprocessing.samples import Source
 from preprocessing.scan import failed_scan
 from preprocessing.sources import file_group, find_sources
@@ -38,6 +40,14 @@ class Line:
         hashed = [Source(**{**vars(s), "sha256": sha256(Path(s.location))}) for s in pending.values()]
         self.ledger.append_scans([failed_scan(s, Reason.UNDECODABLE, "as if scanned") for s in hashed], settings)
         return [source.uri.removeprefix("raw/") for source in pending.values()]
+
+    def forget_marks(self) -> None:
+        """Make the rows those of a version that did not record whose caption a source had."""
+        storage = self.ledger._parts._storage
+        for number in self.ledger._parts.numbers("sources"):
+            key = part_key("sources", number)
+            write_parquet(storage, key, read_parquet(storage, key).drop_columns(["from_table", "caption_beside"]))
+        self.ledger = Ledger(storage)
 
     def groups(self) -> set[str]:
         return set(self.ledger.sources()["group_id"].to_pylist())
@@ -203,17 +213,36 @@ def test_what_a_table_said_stays_in_a_dataset_of_a_version_that_did_not_record_i
     (line.raw / "a.mp4").write_text("a")
     (line.raw / "t.csv").write_text(table)
     line.run("t.csv")
-    storage = line.ledger._parts._storage
-    for number in line.ledger._parts.numbers("sources"):
-        key = part_key("sources", number)
-        write_parquet(storage, key, read_parquet(storage, key).drop_columns(["from_table", "caption_beside"]))
-    line.ledger = Ledger(storage)
+    line.forget_marks()
     before = line.ledger.sources().to_pylist()
     line.run()
     after = line.ledger.sources().to_pylist()
     for name in ("caption", "licence", "extra"):
         assert [row[name] for row in after] == [row[name] for row in before]
     assert after[0]["caption"] == "of the table"
+
+
+def test_another_content_takes_the_place_of_a_file_whose_place_does_not_answer(line: Line) -> None:
+    (line.raw / "a.mp4").write_text("a")
+    line.run()
+    (row,) = line.ledger.rows_by_id().values()
+    away = replace(source_from_row(row), location="nonsense://old/raw/a.mp4")
+    line.ledger.append_scans([failed_scan(away, Reason.UNDECODABLE, "as if scanned there")], "f")
+    (line.raw / "a.mp4").write_text("another")
+    assert line.run() == ["a.mp4"]
+    assert line.ledger.sources()["location"].to_pylist() == [str(line.raw / "a.mp4")]
+
+
+def test_a_caption_beside_a_video_is_not_taken_for_a_table_s_in_a_dataset_that_did_not_record_it(line: Line) -> None:
+    (line.raw / "a.mp4").write_text("a")
+    (line.raw / "a.txt").write_text("of the folder")
+    line.run()
+    line.forget_marks()
+    line.run()
+    (line.raw / "a.txt").unlink()
+    line.run()
+    (row,) = line.ledger.sources().to_pylist()
+    assert (row["caption"], row["from_table"]) == ("", None)
 
 
 @pytest.mark.parametrize("cell", ["of the table", ""])
