@@ -64,8 +64,8 @@ def new_frames(signals: Signals, *, step_s: float) -> tuple[NDArray[np.bool_], N
     if signals.change is None or num_frames < 2:
         return np.ones(num_frames, np.bool_), np.zeros(num_frames, np.bool_)
     reach = max(1, round(_NEIGHBOURHOOD_S / step_s))
-    column = np.asarray(signals.change, np.float32).reshape(-1, 1)
-    around = cv2.dilate(column, np.ones((2 * reach + 1, 1), np.uint8)).ravel()
+    row = np.asarray(signals.change, np.float32).reshape(1, -1)
+    around = cv2.dilate(row, np.ones((1, 2 * reach + 1), np.uint8)).ravel()
     return signals.change > _REPEATED * around, around >= _MOVES
 
 
