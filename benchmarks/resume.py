@@ -20,7 +20,7 @@ import psutil
 from benchmarks.processes import wait_for
 from benchmarks.runs import Run, start
 from tests.training.small_dataset import make_dataset
-from training.checkpoint import complete_steps
+from training.checkpoint_files import complete_steps
 from training.metrics_log import MetricsLog
 
 STEPS, SAVE_EVERY = 10, 4

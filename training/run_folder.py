@@ -19,15 +19,8 @@ from training.batches import (
     unpin_datasets,
     version_exists,
 )
-from training.checkpoint import (
-    Weights,
-    complete_steps,
-    newest_step,
-    read_checkpoint,
-    record_from_values,
-    step_folder,
-    stored_weights,
-)
+from training.checkpoint import Weights, stored_weights
+from training.checkpoint_files import complete_steps, newest_step, read_checkpoint, record_from_values, step_folder
 from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run, setting_differences
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments

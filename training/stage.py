@@ -16,7 +16,8 @@ import torch
 
 from training.batches import PinnedDataset, TrainingData, open_data, prefetch, sample_reader, step_batches
 from training.broken_samples import healthy_batches, healthy_reader
-from training.checkpoint import Weights, load_weights, restore_newest, start_weights, step_folder
+from training.checkpoint import Weights, load_weights, restore_newest, start_weights
+from training.checkpoint_files import step_folder
 from training.compatibility import flat_settings
 from training.config import DirectConfig, ModelConfig, OptimizerConfig, StageName, TeacherConfig, TrainConfig
 from training.curriculum import direct_steps

@@ -27,11 +27,13 @@ from pipeline.jobs.cluster import is_shared_cluster
 from pipeline.jobs.sampled_videos import OnVideo, SampledVideos, refuse_impossible_videos
 from pipeline.jobs.warning_log import RankWarnings, kept_warnings
 from preprocessing.process_folder import process_folder
-from training.checkpoint import prune, remove_incomplete, step_folder, write_checkpoint
+from training.checkpoint import write_checkpoint
+from training.checkpoint_files import step_folder
 from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
 from training.engine.watchdog import Pulse, watch
 from training.objectives.base import ObjectiveModule
+from training.retention import prune, remove_incomplete
 from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, run_stage
 from training.types import CheckpointRecord, StageSummary

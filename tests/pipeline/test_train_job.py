@@ -20,7 +20,7 @@ from pipeline.config import build_recipe, dump_recipe
 from pipeline.jobs.train import LOCAL_CHECKPOINTS
 from tests.pipeline.commands import longtake
 from tests.training.small_dataset import MODEL, make_dataset, train_config
-from training.checkpoint import complete_steps
+from training.checkpoint_files import complete_steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,22 +12,13 @@ import xxhash
 
 from tests.training.engine import rank_worker
 from tests.training.small_dataset import CODEC, MODEL
-from training import checkpoint
-from training.checkpoint import (
-    complete_steps,
-    load_weights,
-    newest_step,
-    prune,
-    read_checkpoint,
-    remove_incomplete,
-    restore_newest,
-    start_weights,
-    step_folder,
-    write_checkpoint,
-)
+from training import checkpoint_files
+from training.checkpoint import load_weights, restore_newest, start_weights, write_checkpoint
+from training.checkpoint_files import complete_steps, newest_step, read_checkpoint, step_folder
 from training.config import CheckpointConfig, ModelConfig
 from training.engine.plain import PlainEngine
 from training.model.weights import save_model, weights_sha256
+from training.retention import prune, remove_incomplete
 from training.types import CheckpointRecord
 
 LIST = "files-of-rank-00000.json"
@@ -318,7 +309,7 @@ def test_no_stage_begins_anew_because_all_of_its_checkpoints_are_damaged(tmp_pat
 
 
 def test_every_piece_that_is_read_for_a_checkpoint_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "READ_BYTES", 1 << 16)
+    monkeypatch.setattr(checkpoint_files, "READ_BYTES", 1 << 16)
     read = []
 
     class Noting(PlainEngine):

@@ -10,7 +10,8 @@ import torch
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training import checkpoint
 from training.batches import BrokenSampleError, open_data, sample_reader
-from training.checkpoint import Weights, step_folder, write_checkpoint
+from training.checkpoint import Weights, write_checkpoint
+from training.checkpoint_files import step_folder
 from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
 from training.engine.plain import PlainEngine

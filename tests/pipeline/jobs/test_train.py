@@ -6,7 +6,8 @@ import ray.train
 from pipeline.jobs.train import _clean_up, _report_checkpoint
 from tests.training.engine import rank_worker
 from tests.training.small_dataset import MODEL, train_config
-from training.checkpoint import complete_steps, step_folder, write_checkpoint
+from training.checkpoint import write_checkpoint
+from training.checkpoint_files import complete_steps, step_folder
 from training.engine.fragments import Fragment
 from training.engine.plain import PlainEngine
 from training.engine.watchdog import Pulse

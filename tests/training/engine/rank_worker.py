@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from preprocessing.samples import CodecRecord
 from training.broken_samples import stand_in, without_broken
-from training.checkpoint import read_checkpoint, write_checkpoint
+from training.checkpoint import write_checkpoint
+from training.checkpoint_files import read_checkpoint
 from training.config import (
     EngineConfig,
     FlowConfig,
