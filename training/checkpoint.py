@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from preprocessing.samples import CodecRecord
 from training.checkpoint_files import (
     CHECKPOINT_FILE,
+    DamagedError,
     complete_steps,
     damaged_files,
     read_checkpoint,
@@ -36,7 +37,7 @@ from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
 from training.model.weights import load_model, weights_sha256
 from training.objectives.base import MODEL_PREFIX
-from training.retention import nothing_left, remove_incomplete, set_aside
+from training.retention import nothing_left, remove_cut_off, set_aside, set_aside_incomplete
 from training.types import CheckpointRecord
 
 Weights = Literal["live", "ema"]
@@ -77,7 +78,8 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
         allow_changed: See `refuse_other_run`.
 
     Raises:
-        ValueError: If the checkpoint belongs to another run, naming every difference; or if there are some and all are damaged.
+        OtherRunError: If the checkpoint belongs to another run, naming every difference.
+        DamagedError: If there are some and all are damaged.
     """
     step = _newest_undamaged(engine, checkpoints)
     if not step:
@@ -97,7 +99,7 @@ def restore_newest(engine: Engine, checkpoints: Path, expected: CheckpointRecord
 def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
     """Steps done at it, 0 where there is none at all; the ranks share the reading, and rank 0 sets aside the damaged ones."""
     if engine.rank == 0:  # also where the workers alone began again; the others wait for the first sum
-        remove_incomplete(checkpoints)
+        set_aside_incomplete(checkpoints)
     damaged: list[int] = []
     while step := _newest_before(min(damaged, default=math.inf), engine, checkpoints):
         if not _is_damaged(engine, step_folder(checkpoints, step)):
@@ -108,6 +110,7 @@ def _newest_undamaged(engine: Engine, checkpoints: Path) -> int:
     if engine.rank == 0:
         for newer in damaged:
             set_aside(step_folder(checkpoints, newer))
+        remove_cut_off(checkpoints, step)
     return step
 
 
@@ -132,7 +135,7 @@ def _damage_of_share(engine: Engine, folder: Path) -> str:
     try:
         ranks = range(read_checkpoint(folder).num_ranks)[engine.rank :: engine.num_ranks]
         damaged = damaged_files(folder, ranks, engine.has_read)
-    except OSError as error:
+    except (OSError, DamagedError) as error:
         return str(error)
     return f"{', '.join(damaged)} not what was written" if damaged else ""
 

@@ -18,6 +18,7 @@ from training.types import CheckpointRecord, ClipFormat
 CHECKPOINT_FILE = "checkpoint.json"
 LIST_PREFIX = "files-of-rank-"
 STEP_PREFIX = "step-"
+STEP_DIGITS = 8
 READ_BYTES = 1 << 20
 """Read at once for a checksum."""
 
@@ -38,12 +39,12 @@ class StoredFile:
     xxh3: str | None
 
 
-class _CutOff(ValueError):
-    """A file ends before it should."""
-
-
-class _Damaged(ValueError):
+class DamagedError(ValueError):
     """A file says what nobody wrote."""
+
+
+class _CutOffError(DamagedError):
+    """A file ends before it should."""
 
 
 def _list_name(rank: int) -> str:
@@ -70,14 +71,14 @@ def _listed(folder: Path, rank: int) -> dict[str, StoredFile]:
     if has_sum:
         own = values.pop("xxh3", None)
         if own != _xxh3_of_list(values):
-            raise _Damaged(f"{path} is not what was written")
+            raise DamagedError(f"{path} is not what was written")
     try:
         files = values["files"] if has_sum else values
         return {name: _file_from_value(value) for name, value in files.items()}
     except (KeyError, TypeError, AttributeError):
         if has_sum or _have_new_fields(values):
             _refuse_other_version(path)
-        raise _Damaged(f"{path} is not what was written") from None
+        raise DamagedError(f"{path} is not what was written") from None
 
 
 def _file_from_value(value: int | Mapping[str, Any]) -> StoredFile:
@@ -91,15 +92,23 @@ def _have_new_fields(files: Mapping[str, Any]) -> bool:
 
 
 def _json_values(path: Path) -> dict[str, Any]:
-    """An object from a file; the beginning of one lacks the last line."""
-    text = path.read_bytes()
+    """An object from a file."""
+    data = path.read_bytes()
     try:
-        values = json.loads(text)
-    except ValueError:
-        raise (_Damaged if text.endswith(b"\n}\n") else _CutOff)(f"{path} is not what was written") from None
+        values = json.loads(data)
+    except ValueError as error:
+        kind = _CutOffError if _ends_early(error) else DamagedError
+        raise kind(f"{path} is not what was written") from None
     if not isinstance(values, dict):
-        raise _Damaged(f"{path} is not what was written")
+        raise DamagedError(f"{path} is not what was written")
     return values
+
+
+def _ends_early(error: ValueError) -> bool:
+    """Whether what was read of JSON is the beginning of some, as far as strings and numbers go."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(error.doc.rstrip(" \t\n\r")) or error.msg.startswith("Unterminated string")
 
 
 def _refuse_other_version(path: Path) -> NoReturn:
@@ -125,6 +134,7 @@ def damaged_files(folder: Path, ranks: Iterable[int], on_read: OnRead) -> list[s
 
     Raises:
         OSError: If one cannot be read.
+        DamagedError: If a list is not what was written.
     """
     listed = (item for rank in ranks for item in _listed(folder, rank).items())
     return [name for name, file in listed if file.xxh3 is not None and _xxh3(folder / name, on_read) != file.xxh3]
@@ -132,7 +142,13 @@ def damaged_files(folder: Path, ranks: Iterable[int], on_read: OnRead) -> list[s
 
 def step_folder(checkpoints: Path, step: int) -> Path:
     """Where the checkpoint after `step` optimizer steps lies."""
-    return checkpoints / f"{STEP_PREFIX}{step:08}"
+    return checkpoints / f"{STEP_PREFIX}{step:0{STEP_DIGITS}}"
+
+
+def step_folders(checkpoints: Path, prefix: str = "") -> list[Path]:
+    """Those that are named as checkpoints are, behind a prefix, ascending; people may put other things beside them."""
+    named = checkpoints.glob(f"{prefix}{STEP_PREFIX}{'[0-9]' * STEP_DIGITS}")
+    return sorted(path for path in named if path.is_dir())
 
 
 def newest_step(checkpoints: Path) -> int | None:
@@ -142,8 +158,9 @@ def newest_step(checkpoints: Path) -> int | None:
 
 def complete_steps(checkpoints: Path) -> tuple[int, ...]:
     """Steps of the checkpoints whose files of all ranks are there, whole; ascending."""
-    folders = sorted(checkpoints.glob(f"{STEP_PREFIX}*"))
-    return tuple(int(folder.name.removeprefix(STEP_PREFIX)) for folder in folders if is_complete(folder))
+    return tuple(
+        int(folder.name.removeprefix(STEP_PREFIX)) for folder in step_folders(checkpoints) if is_complete(folder)
+    )
 
 
 def is_complete(folder: Path) -> bool:
@@ -160,12 +177,12 @@ def state_of(folder: Path) -> Literal["whole", "cut off", "damaged"]:
     """As far as the lists and the record tell; files of fragments are not read. Raises as `is_complete`.
 
     Threads of all ranks copy the files, in any order, each from its beginning. So of a copy that is under way or was cut
-    off there are whole files, beginnings of files and missing ones, and never anything else, for a start clears what the last
-    one left before it writes. Of the first rank's list, the record, then each rank's files, the first sign counts:
+    off there are whole files, beginnings of files and missing ones, and never anything else, for a start puts what the last
+    one left out of the way before it writes. Of the first rank's list, the record, then each rank's files, the first sign counts:
 
     =====================================================================  ==================================
     a list, the record or a file of fragments is missing                   cut off
-    a list is no JSON and lacks its last line                              cut off
+    a list is the beginning of JSON                                        cut off
     a list is other JSON, or none, or is not what its own checksum says    damaged
     a list has a right checksum and other fields, or more fields a file    another version's: ValueError
     the record or a file of fragments is shorter than listed               cut off
@@ -179,12 +196,12 @@ def state_of(folder: Path) -> Literal["whole", "cut off", "damaged"]:
     """
     try:
         _check_record(folder)
-        for rank in range(read_checkpoint(folder).num_ranks):
+        for rank in range(_record(folder).num_ranks):
             for name, file in _listed(folder, rank).items():
                 _check_size(folder / name, file)
-    except (FileNotFoundError, _CutOff):
+    except (FileNotFoundError, _CutOffError):
         return "cut off"
-    except _Damaged:
+    except DamagedError:
         return "damaged"
     return "whole"
 
@@ -194,31 +211,37 @@ def _check_record(folder: Path) -> None:
     path = folder / CHECKPOINT_FILE
     written = _listed(folder, 0).get(path.name)
     if written is None:
-        raise _Damaged(f"{folder / _list_name(0)} has no {path.name}")
+        raise DamagedError(f"{folder / _list_name(0)} has no {path.name}")
     _check_size(path, written)
     if written.xxh3 not in (None, _xxh3(path, lambda: None)):
-        raise _Damaged(f"{path} is not what was written")
+        raise DamagedError(f"{path} is not what was written")
 
 
 def _check_size(path: Path, written: StoredFile) -> None:
     size = path.stat().st_size
     if size != written.size:
-        raise (_CutOff if size < written.size else _Damaged)(f"{path} has {size} bytes, not {written.size}")
+        raise (_CutOffError if size < written.size else DamagedError)(f"{path} has {size} bytes, not {written.size}")
 
 
 def read_checkpoint(folder: Path) -> CheckpointRecord:
     """What a checkpoint says of itself.
 
     Raises:
-        ValueError: If the folder is no checkpoint, or one of another version of longtake, or the file is no JSON.
+        DamagedError: If the file is no JSON.
+        ValueError: If the folder is no checkpoint, or one of another version of longtake.
     """
+    try:
+        return _record(folder)
+    except FileNotFoundError:
+        raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint") from None
+
+
+def _record(folder: Path) -> CheckpointRecord:
     path = folder / CHECKPOINT_FILE
     try:
         values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"no {CHECKPOINT_FILE} in {folder}: not a checkpoint") from None
     except ValueError:
-        raise _Damaged(f"{path} is damaged: it is not what was written; choose another checkpoint") from None
+        raise DamagedError(f"{path} is damaged: it is not what was written; choose another checkpoint") from None
     return record_from_values(values, path)
 
 

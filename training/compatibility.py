@@ -18,6 +18,10 @@ _ONCE_UNRECORDED = "train.teacher.steps"
 """A setting that checkpoints of earlier versions say nothing of."""
 
 
+class OtherRunError(ValueError):
+    """A checkpoint is of a run that this one cannot go on with."""
+
+
 def refuse_other_run(
     folder: Path, stored: CheckpointRecord, expected: CheckpointRecord, *, allow_changed: bool
 ) -> None:
@@ -30,13 +34,13 @@ def refuse_other_run(
         allow_changed: Go on with other settings or clips, as long as the weights are the same ones.
 
     Raises:
-        ValueError: Naming every difference.
+        OtherRunError: Naming every difference.
     """
     others, changes = weight_differences(stored, expected), setting_differences(stored, expected)
     if others:
-        raise ValueError(f"{folder} belongs to another run: {'; '.join([*others, *changes])}; use a new --run")
+        raise OtherRunError(f"{folder} belongs to another run: {'; '.join([*others, *changes])}; use a new --run")
     if changes and not allow_changed:
-        raise ValueError(
+        raise OtherRunError(
             f"{folder} belongs to another run: {'; '.join(changes)}; use a new --run, or the settings it began with, or"
             " go on with the new ones by --set train.checkpoint.allow_changed=true"
         )

@@ -1,16 +1,16 @@
 """Which checkpoints of a stage stay, which are set aside, and which go.
 
-Neither a damaged one nor one whose copy was cut off is removed where it may be the newest.
+One that is not whole is never removed for being so: it is set aside. Those that were cut off go later (`set_aside_incomplete`).
 """
 
 import logging
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from training.checkpoint_files import STEP_PREFIX, complete_steps, read_checkpoint, state_of, step_folder
+from training.checkpoint_files import DamagedError, complete_steps, read_checkpoint, state_of, step_folder, step_folders
 from training.config import CheckpointConfig
 
 DAMAGED_PREFIX = "damaged-"
@@ -21,76 +21,78 @@ CUT_OFF_PREFIX = "cut-off-"
 logger = logging.getLogger(__name__)
 
 
-def remove_incomplete(checkpoints: Path) -> None:
-    """Leave whole checkpoints alone; nobody may be writing one. What may have been whole is removed for a later one only.
+def set_aside_incomplete(checkpoints: Path) -> None:
+    """Leave none to count but whole ones; nobody may be writing one.
 
-    One that was set aside as cut off and whose files were brought back counts again.
-
-    A damaged one is set aside for good. One that is cut off is removed where a later one is whole. Else it is set aside until
-    a checkpoint as late as it is whole, or a second copy of that step is cut off as well: a disk without room fills no further.
+    A damaged one is set aside for good. One that is cut off is set aside until one as late was read (`remove_cut_off`) or
+    written (`prune`); but where a second copy of its step is cut off as well, both are removed: a disk without room fills no
+    further. One that was set aside as cut off and whose files were brought back counts again.
 
     Raises:
         OSError: As `is_complete`.
-        ValueError: As `is_complete`; or if there are damaged ones alone.
+        DamagedError: If there are damaged ones alone.
+        ValueError: As `is_complete`.
     """
     _take_back_whole(checkpoints)
-    states = {folder: state_of(folder) for folder in sorted(checkpoints.glob(f"{STEP_PREFIX}*"))}
-    damaged, cut_off, whole = (
-        [folder for folder, state in states.items() if state == which] for which in ("damaged", "cut off", "whole")
-    )
+    states = {folder: state_of(folder) for folder in step_folders(checkpoints)}
+    damaged = [folder for folder, state in states.items() if state == "damaged"]
     for folder in damaged:
         logger.warning(
             "%s is damaged and passed over: its lists, its record or a file's size are not what was written", folder
         )
-    if damaged and not whole:
+    if damaged and "whole" not in states.values():
         raise nothing_left(checkpoints, len(damaged))
-    for folder in damaged:
-        set_aside(folder)
-    for folder in cut_off:
-        if not whole or folder > whole[-1]:
+    for folder, state in states.items():
+        if state == "damaged":
+            set_aside(folder)
+        elif state == "cut off":
             _set_aside_cut_off(folder)
-    if whole:
-        _remove_no_later([*cut_off, *_cut_off_aside(checkpoints)], whole[-1])
+
+
+def _take_back_whole(checkpoints: Path) -> None:
+    """What stands in its place meanwhile gives way, unless it is whole."""
+    for aside in step_folders(checkpoints, CUT_OFF_PREFIX):
+        place = _place_of(aside)
+        if state_of(aside) != "whole" or (place.exists() and state_of(place) == "whole"):
+            continue
+        if place.exists():
+            set_aside(place)
+        aside.rename(place)
 
 
 def _set_aside_cut_off(folder: Path) -> None:
     """Give it a name under which it counts no more; where one of its step has that name, both go."""
-    place = folder.with_name(CUT_OFF_PREFIX + folder.name)
-    if place.exists():
-        logger.warning("%s is not whole, a second time at this step: it and %s are removed", folder, place.name)
-        shutil.rmtree(place)
+    aside = folder.with_name(CUT_OFF_PREFIX + folder.name)
+    if aside.exists() and state_of(aside) == "damaged":
+        set_aside(aside)
+    if aside.exists():
+        logger.warning("%s is not whole, a second time at this step: it and %s are removed", folder, aside.name)
+        shutil.rmtree(aside)
         shutil.rmtree(folder)
         return
-    folder.rename(place)
+    folder.rename(aside)
     logger.warning(
         "%s is not whole: its copy was cut off, or it lost files or their ends later. It is now %s until a checkpoint as late as"
         " it is whole; bring its files back and it counts again, or remove it if the disk has no room for both",
-        folder, place.name,
+        folder, aside.name,
     )  # fmt: skip
 
 
-def _take_back_whole(checkpoints: Path) -> None:
-    for folder in _cut_off_aside(checkpoints):
-        place = folder.with_name(folder.name.removeprefix(CUT_OFF_PREFIX))
-        if not place.exists() and state_of(folder) == "whole":
-            folder.rename(place)
+def _place_of(aside: Path) -> Path:
+    return aside.with_name(aside.name.removeprefix(CUT_OFF_PREFIX))
 
 
-def _cut_off_aside(checkpoints: Path) -> list[Path]:
-    return sorted(checkpoints.glob(f"{CUT_OFF_PREFIX}{STEP_PREFIX}{'[0-9]' * 8}"))
+def remove_cut_off(checkpoints: Path, step: int) -> None:
+    """Remove those that were set aside as cut off and are no later than a step whose checkpoint is as it was written."""
+    for aside in step_folders(checkpoints, CUT_OFF_PREFIX):
+        if _place_of(aside) <= step_folder(checkpoints, step):
+            logger.warning("%s is not whole, and removed: the checkpoint of step %d is", aside, step)
+            shutil.rmtree(aside)
 
 
-def _remove_no_later(cut_off: Iterable[Path], whole: Path) -> None:
-    """Remove those of these that are no later than a whole one."""
-    for folder in cut_off:
-        if folder.name.removeprefix(CUT_OFF_PREFIX) <= whole.name:
-            logger.warning("%s is not whole, and removed: %s is", folder, whole.name)
-            shutil.rmtree(folder)
-
-
-def nothing_left(checkpoints: Path, num_damaged: int) -> ValueError:
+def nothing_left(checkpoints: Path, num_damaged: int) -> DamagedError:
     """What to raise where all checkpoints are damaged."""
-    return ValueError(
+    return DamagedError(
         f"none of the {num_damaged} checkpoints in {checkpoints} can be read as it was written (the warnings say why):"
         " bring back their files, or remove the folder to begin the stage anew"
     )
@@ -115,7 +117,7 @@ def prune(checkpoints: Path, config: CheckpointConfig) -> None:
         if step not in kept:
             shutil.rmtree(step_folder(checkpoints, step))
     if steps:
-        _remove_no_later(_cut_off_aside(checkpoints), step_folder(checkpoints, steps[-1]))
+        remove_cut_off(checkpoints, steps[-1])
 
 
 def best_steps(checkpoints: Path, steps: Sequence[int]) -> tuple[int, ...]:

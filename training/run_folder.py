@@ -20,7 +20,14 @@ from training.batches import (
     version_exists,
 )
 from training.checkpoint import Weights, stored_weights
-from training.checkpoint_files import complete_steps, newest_step, read_checkpoint, record_from_values, step_folder
+from training.checkpoint_files import (
+    complete_steps,
+    is_complete,
+    newest_step,
+    read_checkpoint,
+    record_from_values,
+    step_folder,
+)
 from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run, setting_differences
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments
@@ -268,9 +275,16 @@ def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
     """
     folder = check_export(run_dir, stage, out, weights=weights, step=step)
     job = stored_job(run_dir, stage)
-    record = read_checkpoint(folder)
-    clips = record.clip_format or open_data(job.datasets).clip_format
-    export_checkpoint(job, clips, record.step, out, weights=weights)
+    try:
+        record = read_checkpoint(folder)
+        clips = record.clip_format or open_data(job.datasets).clip_format
+        export_checkpoint(job, clips, record.step, out, weights=weights)
+    except (OSError, ValueError) as error:
+        if is_complete(folder):
+            raise
+        raise ValueError(
+            f"{folder} went while it was read, as a training that goes on removes old checkpoints; give the command again"
+        ) from error
     return folder
 
 
@@ -337,7 +351,7 @@ def summarize(job: StageJob) -> StageSummary:
         num_withheld_clips=data.num_withheld,
         num_validation_clips=len(validation_clips(data.held_out, job.train)),
         at_start=metrics.get(0, {}),
-        at_end=metrics[job.settings.steps],
+        at_end=metrics.get(job.settings.steps, {}),
         base_sha256=_base(job.init),
         weights_sha256=read_record(job.model_folder).weights_sha256,
         num_broken_samples=int(sum(values.get("broken_samples", 0) for values in metrics.values())),

@@ -167,7 +167,7 @@ def _train_from(
     )
     log = job.metrics_log if engine.rank == 0 else None
     if log is not None:
-        log.truncate(done)
+        _go_on(log, done)
 
     def averaged() -> AbstractContextManager[None]:
         return ema.swapped() if ema is not None else nullcontext()
@@ -203,6 +203,16 @@ def _train_from(
         else partial(healthy_batches, read=read_healthy, codec=data.codec)
     )
     train(engine, settings, prefetch(_work(steps, batches_of, engine), depth=STEPS_AHEAD), callbacks)
+
+
+def _go_on(log: MetricsLog, done: int) -> None:
+    """Bring the metrics to where the weights are."""
+    log.truncate(done)
+    num_missing = len(set(range(1, done + 1)) - log.read().keys())
+    if num_missing:
+        logger.warning(
+            "%s lacks %d of the %d steps that are done: curves and counts go without them", log.path, num_missing, done
+        )
 
 
 def _one_step_gap(job: StageJob, engine: Engine, settings: StageSettings, num_clips: int, load: LoadClip) -> Metrics:

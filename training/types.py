@@ -283,7 +283,7 @@ class StageSummary:
         num_validation_clips: Held-out clips behind the validation losses, less `val_broken_samples`; without any there are
             no such losses.
         at_start: Metrics before the first step.
-        at_end: Metrics after the last.
+        at_end: Metrics after the last; empty where the file of metrics lost them.
         base_sha256: Weights it began from.
         weights_sha256: Weights it ended with.
         num_broken_samples: Clips that steps went without because their sample could not be read, the same clip as often as

@@ -4,7 +4,6 @@ A worker writes down what it failed with. Some failures would only come again: t
 find the note and end at once, and the command fails with it.
 """
 
-import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +12,10 @@ from pathlib import Path
 
 import torch
 
+from preprocessing.keys import DISK_FULL
 from training.batches import BrokenSampleError
+from training.checkpoint_files import DamagedError
+from training.compatibility import OtherRunError
 from training.nonfinite import NonFiniteError
 
 FOLDER = "failures"
@@ -21,6 +23,9 @@ FOLDER = "failures"
 
 CPU_ALLOCATOR = "can't allocate memory"
 """How torch says that the machine has no more; a RuntimeError of no class of its own."""
+
+_ALIKE_ON_ALL_RANKS = (BrokenSampleError, NonFiniteError, DamagedError, OtherRunError)
+"""What says all that there is to say, and would come again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class Failure:
 
 def explain(error: Exception, *, rank: int) -> Failure:
     """What an exception of a worker means."""
-    if isinstance(error, (BrokenSampleError, NonFiniteError)):
+    if isinstance(error, _ALIKE_ON_ALL_RANKS):
         return Failure(message=str(error), is_final=True)
     if _is_out_of_memory(error):
         advice = (
@@ -46,7 +51,7 @@ def explain(error: Exception, *, rank: int) -> Failure:
             " train.engine.offload_optimizer=true"
         )
         return Failure(message=f"rank {rank} ran out of memory: {advice} ({error})", is_final=True)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f" at {error.filename}" if error.filename else ""
         advice = "free some space and give the same command again; it goes on from the newest whole checkpoint"
         return Failure(message=f"rank {rank}: the disk is full{where}: {advice}", is_final=True)

@@ -33,7 +33,7 @@ from training.config import OptimizerConfig, StageName
 from training.engine.base import Engine
 from training.engine.watchdog import Pulse, watch
 from training.objectives.base import ObjectiveModule
-from training.retention import prune, remove_incomplete
+from training.retention import prune, set_aside_incomplete
 from training.run_folder import finished, prepare_job, summarize, write_summary
 from training.stage import StageJob, run_stage
 from training.types import CheckpointRecord, StageSummary
@@ -130,7 +130,7 @@ def _refuse_too_many_workers(job: StageJob) -> None:
 def _clean_up(job: StageJob) -> None:
     """Leave only whole checkpoints of an earlier attempt, and all of them: the newest may be found damaged."""
     job.checkpoints.mkdir(parents=True, exist_ok=True)
-    remove_incomplete(job.checkpoints)
+    set_aside_incomplete(job.checkpoints)
     failures.forget(job.folder)
     warning_log.forget(job.folder)
     (job.checkpoints / RAY_STATE).unlink(missing_ok=True)

@@ -1,16 +1,16 @@
-import errno
 import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.training.full_disk import no_file_beyond
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
-from training import checkpoint
 from training.batches import BrokenSampleError, open_data, sample_reader
-from training.checkpoint import Weights, write_checkpoint
+from training.checkpoint import Weights, start_weights, write_checkpoint
 from training.checkpoint_files import step_folder
 from training.config import MemoryConfig, StageName, TrainConfig
 from training.engine.base import Engine
@@ -112,7 +112,7 @@ def test_while_the_memory_warms_up_the_backbone_stays_as_it_was(dataset: Path, t
     warmup = {**train_config().teacher.model_dump(), "memory_warmup_steps": 6, "optimizer": optimizer}
     job = prepare(tmp_path, "teacher", dataset, train_config(teacher=warmup))
     run(job)
-    begun, trained = checkpoint.start_weights(MODEL, CODEC, init=None, seed=5).state_dict(), weights(job)
+    begun, trained = start_weights(MODEL, CODEC, init=None, seed=5).state_dict(), weights(job)
     changed = {name for name in begun if not torch.equal(begun[name], trained[name])}
     assert changed == {name for name in begun if name.startswith("semantic_pack.")}
     rates = [job.metrics_log.read()[step]["memory_learning_rate"] for step in range(1, 7)]
@@ -311,6 +311,36 @@ def test_a_video_that_cannot_be_kept_does_not_end_the_run(
     assert "the video of step 1 is lost: " in caplog.text
 
 
+def test_a_stage_whose_metrics_are_behind_its_checkpoint_goes_on_and_says_what_is_missing(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = prepare(tmp_path, "teacher", dataset)
+    with pytest.raises(Killed):
+        run(job, killed_after=6)
+    job.metrics_log.truncate(4)
+    assert run(job).at_end == {}
+    assert "metrics.jsonl lacks 2 of the 6 steps that are done" in caplog.text
+    assert finished(job) is not None
+
+
+def test_a_checkpoint_that_training_removes_while_it_is_exported_says_so(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepare(tmp_path, "teacher", dataset)
+    with pytest.raises(Killed):
+        run(job, killed_after=2)
+    real = Path.open
+
+    def removed_just_now(path: Path, *arguments: Any, **options: Any) -> object:
+        if path.name == "rank-00000.safetensors":
+            shutil.rmtree(path.parent)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", removed_just_now)
+    with pytest.raises(ValueError, match=r"step-00000002 went while it was read, .*; give the command again"):
+        export_stage(tmp_path, "teacher", tmp_path / "out", weights="live", step=None)
+
+
 def test_any_complete_checkpoint_of_an_unfinished_stage_is_exported(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(prepare(tmp_path, "teacher", dataset), killed_after=4)
@@ -353,7 +383,7 @@ def test_a_direct_checkpoint_is_exported_from_a_run_that_was_moved(
 
 def test_a_folder_that_is_gone_is_looked_for_nowhere_else(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"gone, where the stage began, is not there"):
-        checkpoint.start_weights(MODEL, CODEC, init=tmp_path / "gone", seed=0)
+        start_weights(MODEL, CODEC, init=tmp_path / "gone", seed=0)
 
 
 def test_a_stage_does_not_go_on_with_the_same_clips_in_another_codec(dataset: Path, tmp_path: Path) -> None:
@@ -433,24 +463,19 @@ def test_steps_without_a_clip_that_can_be_read_change_no_weight(tmp_path: Path, 
     assert (summary.num_broken_samples, summary.num_skipped_steps) == (2 * summary.steps, summary.steps)
     assert [metrics[step]["skipped"] for step in range(1, summary.steps + 1)] == [1] * summary.steps
     assert summary.at_start == {"val_broken_samples": 2}
-    begun = checkpoint.start_weights(MODEL, CODEC, init=None, seed=5)
+    begun = start_weights(MODEL, CODEC, init=None, seed=5)
     assert summary.weights_sha256 == weights_sha256(begun.state_dict())
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    dataset: Path, teacher: StageJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(dataset: Path, teacher: StageJob, tmp_path: Path) -> None:
     job = prepare(tmp_path, "teacher", dataset)
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with pytest.raises(Killed):
         run(job, killed_after=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_fragments", full)
-        with pytest.raises(OSError, match="No space left"):
-            run(job)
+    with (
+        no_file_beyond(20_000),
+        pytest.raises(OSError, match=r"File too large: .*step-00000004/rank-00000\.safetensors"),
+    ):
+        run(job)
     run(job)
     assert read_record(job.model_folder).weights_sha256 == read_record(teacher.model_folder).weights_sha256
 

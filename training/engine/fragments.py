@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.disk_errors import disk_errors
+
 WEIGHT, EMA = "weight", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's names for its moment estimates."""
@@ -47,13 +49,18 @@ def rank_file(folder: Path, rank: int) -> Path:
 
 
 def save_fragments(path: Path, fragments: Iterable[Fragment]) -> None:
-    """Write all kinds of some fragments."""
+    """Write all kinds of some fragments.
+
+    Raises:
+        OSError: If the disk takes no more.
+    """
     tensors = {
         f"{kind}/{fragment.start}/{fragment.name}": tensor.detach().cpu().contiguous()
         for fragment in fragments
         for kind, tensor in fragment.tensors.items()
     }
-    save_file(tensors, path)
+    with disk_errors(path):
+        save_file(tensors, path)
 
 
 @dataclass(frozen=True, kw_only=True)

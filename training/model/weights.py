@@ -19,6 +19,7 @@ from torch import Tensor
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
+from training.disk_errors import disk_errors
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
 
@@ -116,12 +117,16 @@ def save_model(
         codec: Whose latents it reads.
         fps: Of the training clips.
         sizes_px: Of the training clips, (height, width).
+
+    Raises:
+        OSError: If the disk takes no more.
     """
     (folder / RECORD_FILE).unlink(missing_ok=True)
-    as_diffusers(model).save_pretrained(folder, safe_serialization=True)
-    if model.semantic_pack is not None:
-        memory = {name: tensor.cpu().contiguous() for name, tensor in model.semantic_pack.state_dict().items()}
-        save_file(memory, folder / MEMORY_FILE)
+    with disk_errors(folder):
+        as_diffusers(model).save_pretrained(folder, safe_serialization=True)
+        if model.semantic_pack is not None:
+            memory = {name: tensor.cpu().contiguous() for name, tensor in model.semantic_pack.state_dict().items()}
+            save_file(memory, folder / MEMORY_FILE)
     record = ModelRecord(
         codec=codec, model=config, fps=fps, sizes_px=sizes_px, weights_sha256=weights_sha256(model.state_dict())
     )

@@ -6,6 +6,8 @@ import torch
 
 from pipeline.jobs.failures import Failure, explain, final_message, forget, message, note
 from training.batches import BrokenSampleError
+from training.checkpoint_files import DamagedError
+from training.compatibility import OtherRunError
 from training.nonfinite import NonFiniteError
 
 
@@ -17,6 +19,9 @@ from training.nonfinite import NonFiniteError
         (torch.OutOfMemoryError("CUDA out of memory"), "rank 1 ran out of memory: set train.engine.activation_check"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "rank 1 ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "rank 1: the disk is full at /x: free some space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "rank 1: the disk is full at /x: free some space"),
+        (DamagedError("none of the 2 checkpoints can be read"), "none of the 2 checkpoints"),
+        (OtherRunError("/x belongs to another run: model.depth"), "/x belongs to another run"),
     ],
 )
 def test_what_would_only_fail_again_is_final_and_says_what_to_do(error: Exception, expected: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.training.full_disk import no_file_beyond
 from training.engine.fragments import EMA, WEIGHT, Fragment, StoredFragments, load_fragments, rank_file, save_fragments
 
 SIZES = {"a": 7, "b.weight": 12}
@@ -28,6 +29,12 @@ def write(folder: Path, ranks: Sequence[Sequence[Fragment]]) -> StoredFragments:
     for rank, fragments in enumerate(ranks):
         save_fragments(rank_file(folder, rank), fragments)
     return StoredFragments(folder, num_ranks=len(ranks))
+
+
+def test_a_disk_that_takes_no_more_says_so_in_its_own_class(tmp_path: Path) -> None:
+    large = Fragment(name="a", start=0, tensors={WEIGHT: torch.zeros(1000)})
+    with no_file_beyond(1000), pytest.raises(OSError, match=r"File too large: .*rank-00000\.safetensors"):
+        save_fragments(rank_file(tmp_path, 0), [large])
 
 
 def empty(fragment: Fragment) -> Fragment:

@@ -1,0 +1,32 @@
+"""What the disk said, where safetensors repeats it in words alone."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+"""How Rust ends the text of an error of the system."""
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Give what safetensors raises in the block the class and the number that it has anywhere else.
+
+    Args:
+        path: What is written.
+
+    Raises:
+        OSError: With the number and the path, if the system refused.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = _NUMBER.search(str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
