@@ -156,7 +156,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _seams(rows: Sequence[Row]) -> str:
     lines = []
-    for variant in (*ROPE, DATA):
+    for variant in (*ROPE, *STAGE_2, DATA):
         seams = [seam for row in _of(rows, variant) for seam in row.figures.seams]
         mean = estimate(seams) if seams else None
         shown = "not run" if mean is None else f"{mean.mean:.3f} {_interval(mean.low, mean.high)}"

@@ -214,7 +214,11 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         *parents, last = detail["loc"]
         return f"unknown key {dotted}{_nearest(str(last), _keys_at(parents))}"
-    return f"{dotted}: {detail['msg'].lower()}, got {detail['input']!r}"
+    message = detail["msg"].removeprefix("Value error, ")  # pydantic's, before our own
+    message = message[0].lower() + message[1:]
+    if detail["type"] == "value_error" and isinstance(detail["input"], dict):
+        return f"{dotted}: {message}"  # says itself which settings of the section do not go together
+    return f"{dotted}: {message}, got {detail['input']!r}"
 
 
 def _keys_at(parents: Sequence[int | str]) -> Iterable[str]:

@@ -265,9 +265,17 @@ def _one_codec(tables: Mapping[str, pa.Table]) -> CodecRecord:
     records = {uri: _codec_of(uri, table) for uri, table in tables.items() if table.num_rows}
     first_uri, first = next(iter(records.items()))
     for uri, record in records.items():
-        if record != first:
-            raise ValueError(f"{uri} was encoded by {record}, {first_uri} by {first}: encode both with one recipe")
+        differences = _differences(record, first)
+        if differences:
+            raise ValueError(
+                f"{uri} and {first_uri} were encoded differently ({'; '.join(differences)}): encode both with one recipe"
+            )
     return first
+
+
+def _differences(one: CodecRecord, other: CodecRecord) -> list[str]:
+    pairs = [(name, getattr(one, name), getattr(other, name)) for name in CodecRecord.__dataclass_fields__]
+    return [f"{name} {mine!r} and {its!r}" for name, mine, its in pairs if mine != its]
 
 
 def _codec_of(uri: str, table: pa.Table) -> CodecRecord:

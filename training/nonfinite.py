@@ -7,7 +7,7 @@ from training.engine.base import Engine, StepStats
 from training.types import ClipRow, GlobalStep
 
 ADVICE = (
-    "it was not applied, and the last checkpoint is whole; lower the learning rate, look at these clips, or leave such steps"
+    "it was not applied, and checkpoints from before it stay; lower the learning rate, look at these clips, or leave such steps"
     " out by --set train.skip_nonfinite=true"
 )
 """What to do about it, where it ends the run."""

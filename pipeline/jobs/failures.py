@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from preprocessing.keys import DISK_FULL
 from training.batches import BrokenSampleError
@@ -23,6 +24,12 @@ FOLDER = "failures"
 
 CPU_ALLOCATOR = "can't allocate memory"
 """How torch says that the machine has no more; a RuntimeError of no class of its own."""
+
+MEMORY_ADVICE = (
+    "set train.engine.activation_checkpointing=true, a higher train.engine.zero_stage or more workers, or"
+    " train.engine.offload_optimizer=true"
+)
+"""How a rank does with less."""
 
 _ALIKE_ON_ALL_RANKS = (BrokenSampleError, NonFiniteError, DamagedError, OtherRunError)
 """What says all that there is to say, and would come again."""
@@ -46,11 +53,10 @@ def explain(error: Exception, *, rank: int) -> Failure:
     if isinstance(error, _ALIKE_ON_ALL_RANKS):
         return Failure(message=str(error), is_final=True)
     if _is_out_of_memory(error):
-        advice = (
-            "set train.engine.activation_checkpointing=true, a higher train.engine.zero_stage or more workers, or"
-            " train.engine.offload_optimizer=true"
-        )
-        return Failure(message=f"rank {rank} ran out of memory: {advice} ({error})", is_final=True)
+        return Failure(message=f"rank {rank} ran out of memory: {MEMORY_ADVICE} ({error})", is_final=True)
+    if isinstance(error, ActorDiedError):
+        message = f"rank {rank} was ended from outside. If its machine ran out of memory, {MEMORY_ADVICE} ({error})"
+        return Failure(message=message, is_final=False)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f" at {error.filename}" if error.filename else ""
         advice = "free some space and give the same command again; it goes on from the newest whole checkpoint"
@@ -59,7 +65,7 @@ def explain(error: Exception, *, rank: int) -> Failure:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)
 

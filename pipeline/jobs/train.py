@@ -184,9 +184,12 @@ def _fit(job: StageJob) -> None:
 def _message(job: StageJob, error: ray.train.TrainingFailedError) -> str:
     if not isinstance(error, ray.train.WorkerGroupError):
         return str(error)
-    # Ray wraps what a worker raised, so that its traceback survives the journey
-    errors = {rank: getattr(error, "_base_exc", error) for rank, error in error.worker_failures.items()}
-    return failures.message(job.folder, errors)
+    return failures.message(job.folder, {rank: _unwrapped(error) for rank, error in error.worker_failures.items()})
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """What Ray wraps: what a worker raised, so that its traceback survives the journey, and how it died."""
+    return getattr(error, "_base_exc", getattr(error, "health_check_failure", error))
 
 
 def _group_timeout_s(job: StageJob) -> int:

@@ -25,19 +25,20 @@ def test_every_recipe_loads_and_its_dump_reads_back_equal(name: str) -> None:
         ("model.preset=huge", "model.preset: input should be 'tiny', 'demo', 'small' or 'framepack_f1', got 'huge'"),
         ("encode.sizes_px=[[65, 64]]", "encode.sizes_px.0.0: input should be a multiple of 16, got 65"),
         ("train.direct.curriculum=[0]", "train.direct.curriculum.0: input should be greater than 0, got 0"),
-        ("train.stages=[teacher, teacher]", "train.stages: value error, a stage runs once: name each one time, got ["),
+        ("train.stages=[teacher, teacher]", "train.stages: a stage runs once: name each one time, got ["),
         (
             "train.stages=[direct, teacher]",
-            "train.stages: value error, the other stages begin from the teacher: name it",
+            "train.stages: the other stages begin from the teacher: name it",
         ),
         ("train.stages=[]", "train.stages: tuple should have at least 1 item"),
         (
             "generate.device=gpu",
-            "generate.device: value error, a device is cpu, mps, cuda, or cuda:n for one gpu, got 'gpu'",
+            "generate.device: a device is cpu, mps, cuda, or cuda:N for one GPU, got 'gpu'",
         ),
-        ("encode.device=cuda:x", "encode.device: value error, a device is cpu, mps, cuda"),
-        ("captions.device=CPU", "captions.device: value error, a device is cpu, mps, cuda"),
+        ("encode.device=cuda:x", "encode.device: a device is cpu, mps, cuda"),
+        ("captions.device=CPU", "captions.device: a device is cpu, mps, cuda, or cuda:N for one GPU, got 'CPU'"),
         ("clips.fps=2020-01-01", "clips.fps: input should be a valid number, got '2020-01-01'"),
+        ("train.teacher=1", "train.teacher: input should be an object, got 1"),
         ("train.seed", "--set train.seed: expected key=value, for example decide.min_dynamism=0.5"),
     ],
 )
@@ -45,6 +46,14 @@ def test_a_wrong_override_says_what_was_meant(override: str, message: str) -> No
     with pytest.raises(RecipeError) as error:
         load_recipe("embedded", [override])
     assert str(error.value).startswith(message)
+
+
+def test_settings_that_do_not_go_together_are_named_and_no_others() -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("embedded", ["model.memory.structure=B", "model.memory.init=zero"])
+    assert str(error.value) == (
+        "model.memory: queries of zeros all find the same: structure B needs init guidance, init zero needs A or C"
+    )
 
 
 def test_a_wrong_name_names_the_nearest_recipe() -> None:

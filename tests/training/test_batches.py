@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from preprocessing.dataset import Dataset
 from preprocessing.members import StoredSample, from_bfloat16, to_bfloat16
-from tests.training.small_dataset import make_dataset
+from tests.training.small_dataset import CODEC, make_dataset
 from training.batches import TrainingData, clip_batch, current_versions, open_data, prefetch, step_batches
 from training.order import plan_hash
 from training.types import ClipRow, GlobalStep
@@ -154,3 +155,11 @@ def test_datasets_that_hold_all_of_each_other_s_clips_out_leave_nothing_to_train
     trained = make_dataset(tmp_path / "y", train=(1, 1), held_out=())
     with pytest.raises(ValueError, match="2 are held out, themselves or another of their group"):
         opened(held_out, trained)
+
+
+def test_datasets_of_two_codecs_are_not_mixed_and_the_differences_are_named(tmp_path: Path) -> None:
+    ours = make_dataset(tmp_path / "ours")
+    theirs = make_dataset(tmp_path / "theirs", codec=replace(CODEC, codec_id="other", weights_sha256="1" * 64))
+    words = r"theirs and .*ours were encoded differently \(codec_id 'other' and 'tiny'; weights_sha256 '1+' and '0+'\): encode both"
+    with pytest.raises(ValueError, match=words):
+        opened(ours, theirs)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from pipeline.jobs.failures import Failure, explain, final_message, forget, message, note
 from training.batches import BrokenSampleError
@@ -19,6 +20,10 @@ from training.nonfinite import NonFiniteError
         (torch.OutOfMemoryError("CUDA out of memory"), "rank 1 ran out of memory: set train.engine.activation_check"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "rank 1 ran out of memory"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), "rank 1: the disk is full at /x: free some space"),
+        (
+            OutOfMemoryError("Task was killed due to the node running low on memory"),
+            "rank 1 ran out of memory: set train",
+        ),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), "rank 1: the disk is full at /x: free some space"),
         (DamagedError("none of the 2 checkpoints can be read"), "none of the 2 checkpoints"),
         (OtherRunError("/x belongs to another run: model.depth"), "/x belongs to another run"),
@@ -34,6 +39,14 @@ def test_anything_else_is_tried_again() -> None:
     assert explain(RuntimeError("connection closed by peer"), rank=0) == Failure(
         message="rank 0: RuntimeError: connection closed by peer", is_final=False
     )
+
+
+def test_a_process_that_was_ended_from_outside_may_have_lacked_memory_and_is_tried_again() -> None:
+    failure = explain(ActorDiedError(), rank=1)
+    assert failure.message.startswith(
+        "rank 1 was ended from outside. If its machine ran out of memory, set train.engine."
+    )
+    assert not failure.is_final
 
 
 def test_what_failed_for_good_is_told_and_not_who_lost_company_by_it(tmp_path: Path) -> None:
