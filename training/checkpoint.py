@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from preprocessing.samples import CodecRecord
 from training.checkpoint_files import (
     CHECKPOINT_FILE,
-    DamagedError,
     complete_steps,
     damaged_files,
     read_checkpoint,
@@ -30,6 +29,7 @@ from training.checkpoint_files import (
 )
 from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run
 from training.config import ModelConfig
+from training.disk_errors import DamagedError
 from training.engine.base import Engine
 from training.engine.fragments import EMA, WEIGHT, StoredFragments, load_fragments, rank_file, save_fragments
 from training.model.base_weights import load_base

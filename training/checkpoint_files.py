@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 import xxhash
 
 from preprocessing.samples import CodecRecord
+from training.disk_errors import DamagedError
 from training.types import CheckpointRecord, ClipFormat
 
 CHECKPOINT_FILE = "checkpoint.json"
@@ -37,10 +38,6 @@ class StoredFile:
 
     size: int
     xxh3: str | None
-
-
-class DamagedError(ValueError):
-    """A file says what nobody wrote."""
 
 
 class _CutOffError(DamagedError):

@@ -1,4 +1,4 @@
-"""What the disk said, where safetensors repeats it in words alone."""
+"""What the disk said, where safetensors repeats it in words alone, and the error of a file that is not what was written."""
 
 import os
 import re
@@ -10,6 +10,10 @@ from safetensors import SafetensorError
 
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 """How Rust ends the text of an error of the system."""
+
+
+class DamagedError(ValueError):
+    """A file says what nobody wrote."""
 
 
 @contextmanager

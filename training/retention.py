@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from training.checkpoint_files import DamagedError, complete_steps, read_checkpoint, state_of, step_folder, step_folders
+from training.checkpoint_files import complete_steps, read_checkpoint, state_of, step_folder, step_folders
 from training.config import CheckpointConfig
+from training.disk_errors import DamagedError
 
 DAMAGED_PREFIX = "damaged-"
 """Begins the names of checkpoints that were set aside: nothing looks for them, and nothing removes them."""

@@ -15,8 +15,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from preprocessing.keys import DISK_FULL
 from training.batches import BrokenSampleError
-from training.checkpoint_files import DamagedError
 from training.compatibility import OtherRunError
+from training.disk_errors import DamagedError
 from training.nonfinite import NonFiniteError
 
 FOLDER = "failures"

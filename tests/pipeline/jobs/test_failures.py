@@ -7,8 +7,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from pipeline.jobs.failures import Failure, explain, final_message, forget, message, note
 from training.batches import BrokenSampleError
-from training.checkpoint_files import DamagedError
 from training.compatibility import OtherRunError
+from training.disk_errors import DamagedError
 from training.nonfinite import NonFiniteError
 
 
