@@ -146,6 +146,7 @@ def start_weights(
     """The model that a stage begins from, on the CPU in fp32: fresh weights, a base's, or a model folder's.
 
     Raises:
+        DamagedError: If a file of the folder is missing or damaged.
         ValueError: If the folder is not there, or its model has another size or reads another codec.
     """
     refuse_missing(init)

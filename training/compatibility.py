@@ -7,7 +7,8 @@ from typing import Any
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
 from training.model.base_weights import base_differences
-from training.model.weights import RECORD_FILE, codec_differences, read_record
+from training.model.weight_files import backbone_files, refuse_damaged_files
+from training.model.weights import RECORD_FILE, codec_differences, read_record, refuse_damaged_model
 from training.types import CheckpointRecord, ClipFormat
 
 UNKNOWN = "not a setting"
@@ -125,6 +126,18 @@ def refuse_missing(init: Path | None) -> None:
         raise ValueError(
             f"{init}, where the stage began, is not there: bring it back to this path, for all ranks to read"
         )
+
+
+def refuse_damaged(init: Path) -> None:
+    """Refuse to begin from a folder with a file of weights that is missing or ends too early; no weights are read.
+
+    Raises:
+        DamagedError: Naming the file.
+    """
+    if is_base(init):
+        refuse_damaged_files(backbone_files(init))
+    else:
+        refuse_damaged_model(init)
 
 
 def is_base(init: Path) -> bool:

@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 class DamagedError(ValueError):
-    """A file says what nobody wrote."""
+    """A file says what nobody wrote, or is not there and should be."""
 
 
 @contextmanager

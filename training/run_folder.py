@@ -28,7 +28,14 @@ from training.checkpoint_files import (
     record_from_values,
     step_folder,
 )
-from training.compatibility import is_base, refuse_missing, refuse_other_model, refuse_other_run, setting_differences
+from training.compatibility import (
+    is_base,
+    refuse_damaged,
+    refuse_missing,
+    refuse_other_model,
+    refuse_other_run,
+    setting_differences,
+)
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments
 from training.held_out import validation_clips
@@ -110,7 +117,8 @@ def check_job(
             the run's own teacher for later stages.
 
     Raises:
-        ValueError: If a dataset, the model to begin from or a setting is wrong, or the stage was begun with others.
+        ValueError: If a dataset, the model to begin from or a setting is wrong, a file of that model is missing or cut off,
+            or the stage was begun with others.
     """
     folder = run_dir / stage
     job = StageJob(
@@ -127,6 +135,8 @@ def check_job(
     refuse_impossible_order(job, data)
     if job.init is not None:
         refuse_other_model(job.init, model, data.codec)
+        if finished(job) is None:
+            refuse_damaged(job.init)
     stored = _last_record(job)
     if stored is not None:
         refuse_other_run(folder, stored, _record(job), allow_changed=train.checkpoint.allow_changed)
@@ -271,7 +281,8 @@ def export_stage(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
         step: Optimizer steps done at the checkpoint; None takes the newest.
 
     Raises:
-        ValueError: If there is no such checkpoint, what the stage began from is gone, or `out` exists and is something else.
+        ValueError: If there is no such checkpoint, what the stage began from is gone or damaged, or `out` exists and is
+            something else.
     """
     folder = check_export(run_dir, stage, out, weights=weights, step=step)
     job = stored_job(run_dir, stage)
@@ -296,6 +307,8 @@ def check_export(run_dir: Path, stage: StageName, out: Path, *, weights: Weights
     refuse_other_folder(out)
     job = stored_job(run_dir, stage)
     refuse_missing(job.init)
+    if job.init is not None:
+        refuse_damaged(job.init)
     steps = complete_steps(job.checkpoints)
     wanted = step if step is not None else max(steps, default=0)
     if wanted not in steps:

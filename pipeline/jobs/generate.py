@@ -22,7 +22,7 @@ from preprocessing.folders import refuse_file
 from preprocessing.shards import file_sha256
 from preprocessing.storage import open_storage
 from training.generation import generate, num_segments_for
-from training.model.weights import load_for_generate, read_record
+from training.model.weights import load_for_generate, read_record, refuse_damaged_model
 from training.types import GeneratedVideo
 
 _PROMPT_KEYS = ("image", "prompt", "seconds", "seed", "name")
@@ -95,11 +95,11 @@ def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model
     """What `generate_videos` would make; loads no weights.
 
     Raises:
-        ValueError: If there is no model folder, or one of these videos cannot come of it.
+        ValueError: If there is no model folder, a file of it is missing or cut off, or one of these videos cannot come of it.
     """
     fps = _fps(requests, recipe, model)
     counts = {request: round(request.seconds * fps) for request in requests}
-    return tuple(
+    plans = tuple(
         VideoPlan(
             out=request.out,
             num_frames=num_frames,
@@ -108,6 +108,9 @@ def preview_videos(requests: Sequence[GenerateRequest], recipe: Recipe, *, model
         )
         for request, num_frames in counts.items()
     )
+    if not all(plan.is_made for plan in plans):
+        refuse_damaged_model(model)
+    return plans
 
 
 def _fps(requests: Sequence[GenerateRequest], recipe: Recipe, model: Path) -> float:
@@ -207,7 +210,7 @@ def generate_videos(
         tracking: Where to track.
 
     Raises:
-        ValueError: If the model folder does not fit.
+        ValueError: If the model folder does not fit, or a file of it is missing or cut off.
         RuntimeError: If a task failed.
     """
     _fps(requests, recipe, model)
@@ -215,6 +218,7 @@ def generate_videos(
     todo = [request for request in requests if not _is_made(request, asked[request])]
     made: dict[GenerateRequest, GeneratedVideo] = {}
     if todo:
+        refuse_damaged_model(model)
         with ray_cluster(address), progress() as meters:
             meter = meters.meter("generate", len(todo))
 

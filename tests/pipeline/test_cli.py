@@ -1,6 +1,7 @@
 """The command line: what a wrong command says, and what goes to which stream."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from pipeline.config import build_recipe, load_recipe
 from preprocessing.dataset import MANIFEST, Dataset, manifest_key
 from tests.pipeline.commands import longtake
 from tests.training.small_dataset import CODEC, MODEL
-from training.model.weights import RECORD_FILE, ModelRecord, record_to_json
+from training.checkpoint import start_weights
+from training.model.weights import save_model
 
 
 def in_a_process(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -228,10 +230,7 @@ def test_gc_dry_run_says_keys_and_bytes_and_removes_nothing(tmp_path: Path) -> N
 
 
 def test_export_dry_run_says_what_would_be_written_where_and_refuses_what_export_would(tmp_path: Path) -> None:
-    model = tmp_path / "run" / "teacher" / "model"
-    model.mkdir(parents=True)
-    record = ModelRecord(codec=CODEC, model=MODEL, fps=24.0, sizes_px=((32, 32),), weights_sha256="0" * 64)
-    (model / RECORD_FILE).write_text(record_to_json(record))
+    model = save_teacher(tmp_path / "run")
     words = ("export", "--run", str(tmp_path / "run"), "--dry-run", "--out")
     assert longtake(*words, str(tmp_path / "new")).stdout == f"{model} would be written to {tmp_path / 'new'}\n"
     assert not (tmp_path / "new").exists()
@@ -239,6 +238,25 @@ def test_export_dry_run_says_what_would_be_written_where_and_refuses_what_export
     refused = longtake(*words, str(tmp_path / "holidays"))
     assert refused.status == WRONG
     assert "not a model folder; nothing was overwritten" in refused.stderr
+
+
+def save_teacher(run: Path) -> Path:
+    folder = run / "teacher" / "model"
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    save_model(model, folder, config=MODEL, codec=CODEC, fps=24.0, sizes_px=((32, 32),))
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_model_with_a_file_that_was_cut_off_is_wrong_and_the_file_is_named(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    model = save_teacher(tmp_path / "run")
+    os.truncate(model / "memory.safetensors", 1000)
+    done = longtake("export", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "out"), *more)
+    assert done.status == WRONG
+    assert f"{model / 'memory.safetensors'} is damaged" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_is_a_result_and_goes_to_stdout() -> None:

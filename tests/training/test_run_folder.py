@@ -1,5 +1,6 @@
 """A training keeps the versions it was begun with, whatever preprocessing and gc do to the dataset."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -16,10 +17,15 @@ from preprocessing.samples import LatentSample
 from preprocessing.shards import write_shard
 from preprocessing.storage import LocalStorage
 from preprocessing.verify import gc
+from tests.training.small_checkpoint import engine
 from tests.training.small_dataset import CODEC, MODEL, damage, make_dataset, train_config
 from training.batches import open_data, sample_reader, step_batches
-from training.run_folder import finished, prepare_job, warn_before_start, write_summary
-from training.stage import StageJob, global_steps
+from training.checkpoint import start_weights, write_checkpoint
+from training.checkpoint_files import step_folder
+from training.disk_errors import DamagedError
+from training.model.weights import save_model
+from training.run_folder import check_export, finished, prepare_job, warn_before_start, write_summary
+from training.stage import StageJob, checkpoint_record, global_steps
 from training.types import SegmentBatch, StageSummary
 
 CPU = torch.device("cpu")
@@ -140,6 +146,57 @@ def test_a_dataset_that_cannot_be_pinned_is_trained_on_and_that_is_said(
     (folder / "pins").write_text("in the way")
     assert prepare(folder, tmp_path / "run").datasets[0].manifest == Dataset.open(str(folder)).record().manifest
     assert "cannot be pinned" in caplog.text
+
+
+def save_teacher(folder: Path, *, fps: float = 24.0, sizes_px: tuple[tuple[int, int], ...] = ((64, 64),)) -> Path:
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    save_model(model, folder, config=MODEL, codec=CODEC, fps=fps, sizes_px=sizes_px)
+    return folder
+
+
+def prepare_from(init: Path, dataset: Path, run: Path) -> StageJob:
+    return prepare_job(run, "direct", model=MODEL, train=train_config(), dataset_uris=[str(dataset)], init=init)
+
+
+def cut_off(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("name", ["memory.safetensors", "diffusion_pytorch_model.safetensors"])
+def test_a_stage_does_not_begin_from_a_model_that_was_cut_off_and_leaves_no_trace(tmp_path: Path, name: str) -> None:
+    init, dataset = save_teacher(tmp_path / "init"), make_dataset(tmp_path / "data")
+    cut_off(init / name)
+    with pytest.raises(DamagedError, match=rf"/{name} is damaged"):
+        prepare_from(init, dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_cut_off_after_a_stage_began_is_called_damaged_and_not_another_one(tmp_path: Path) -> None:
+    base, dataset, run = save_teacher(tmp_path / "base"), make_dataset(tmp_path / "data"), tmp_path / "run"
+    for name in ("longtake.json", "memory.safetensors"):
+        (base / name).unlink()
+    job = prepare_from(base, dataset, run)
+    checkpoint_of(job)
+    cut_off(base / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(DamagedError, match=r"/diffusion_pytorch_model\.safetensors is damaged"):
+        prepare_from(base, dataset, run)
+    with pytest.raises(DamagedError, match=r"/diffusion_pytorch_model\.safetensors is damaged"):
+        check_export(run, "direct", tmp_path / "out", weights="live", step=None)
+
+
+def checkpoint_of(job: StageJob) -> None:
+    """As if the job had been killed after two steps."""
+    folder = step_folder(job.checkpoints, 2)
+    folder.mkdir(parents=True)
+    record = checkpoint_record(job, open_data(job.datasets), base_sha256="b")
+    write_checkpoint(engine(), folder, replace(record, step=2))
+
+
+def test_a_stage_that_has_ended_asks_no_more_of_what_it_began_from(tmp_path: Path) -> None:
+    init, dataset = save_teacher(tmp_path / "init"), make_dataset(tmp_path / "data")
+    finish(prepare_from(init, dataset, tmp_path / "run"))
+    (init / "memory.safetensors").unlink()
+    assert finished(prepare_from(init, dataset, tmp_path / "run")) is not None
 
 
 def test_a_training_that_holds_nothing_out_says_so_and_what_to_set(

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
+from training.disk_errors import DamagedError
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model, preset
 from training.model.semantic_pack import SemanticPack
+from training.model.weight_files import WHAT_TO_DO
 from training.model.weights import MEMORY_PREFIX, assign_weights, backbone_config, read_weights
 
 FRAMEPACK = ("HunyuanVideoFramepackTransformer3DModel", "HunyuanVideoTransformer3DModelPacked")
@@ -134,7 +136,10 @@ def _drawn(prefix: str, make: Callable[[], nn.Module], dtype: torch.dtype, seed:
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged ({error}); {WHAT_TO_DO}") from None
 
 
 def _class_name(folder: Path) -> object:

@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel, ModelMixin
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
-from training.disk_errors import disk_errors
+from training.disk_errors import DamagedError, disk_errors
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.presets import build_model
+from training.model.weight_files import backbone_files, mapped_weights, refuse_damaged_files
 
 RECORD_FILE, MEMORY_FILE = "longtake.json", "memory.safetensors"
 MEMORY_PREFIX = "semantic_pack."
@@ -53,14 +54,19 @@ def record_to_json(record: ModelRecord) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def record_from_json(text: str) -> ModelRecord:
+def record_from_json(data: bytes, path: Path) -> ModelRecord:
     """The record from JSON text.
 
+    Args:
+        data: The text in UTF-8.
+        path: Where it was read.
+
     Raises:
-        ValueError: If it was written in another format, or is damaged.
+        DamagedError: If it is not what was written.
+        ValueError: If it was written in another format.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(data)
         version = values["format_version"]
         if version == FORMAT_VERSION:
             return ModelRecord(
@@ -71,8 +77,8 @@ def record_from_json(text: str) -> ModelRecord:
                 weights_sha256=values["weights_sha256"],
             )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{RECORD_FILE} is damaged ({error!r}); export the model again") from None
-    raise ValueError(f"{RECORD_FILE} has format {version!r}; this code reads {FORMAT_VERSION}")
+        raise DamagedError(f"{path} is damaged ({error!r}); export the model again") from None
+    raise ValueError(f"{path} has format {version!r}; this code reads {FORMAT_VERSION}")
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
@@ -173,9 +179,9 @@ def check_export_folder(source: Path, out: Path) -> None:
     """Raise where `export_folder` would, as far as can be seen without loading weights.
 
     Raises:
-        ValueError: If `source` is no model folder, or `out` exists and is something else.
+        ValueError: If `source` is no model folder or lacks a file, or `out` exists and is something else.
     """
-    read_record(source)
+    refuse_damaged_model(source)
     refuse_other_folder(out)
 
 
@@ -183,7 +189,7 @@ def export_folder(source: Path, out: Path) -> ModelRecord:
     """`export_diffusers` of a model folder, in fp32.
 
     Raises:
-        ValueError: If `source` is no model folder, or `out` exists and is something else.
+        ValueError: If `source` is no model folder or is damaged, or `out` exists and is something else.
     """
     check_export_folder(source, out)
     model, record = load_model(source, dtype=torch.float32)
@@ -201,23 +207,45 @@ def read_record(folder: Path) -> ModelRecord:
     path = folder / RECORD_FILE
     if not path.is_file():
         raise ValueError(f"no {RECORD_FILE} in {folder}: not a model folder; make one with longtake export")
-    return record_from_json(path.read_text())
+    return record_from_json(path.read_bytes(), path)
+
+
+def refuse_damaged_model(folder: Path) -> None:
+    """Refuse a model folder with a file of weights that is missing or ends too early; no weights are read.
+
+    Raises:
+        DamagedError: Naming the file.
+        ValueError: If the folder is not a finished model folder.
+    """
+    refuse_damaged_files(_weight_files(folder, read_record(folder)))
 
 
 def load_model(folder: Path, *, dtype: torch.dtype) -> tuple[MemoryPackTransformer3DModel, ModelRecord]:
     """The model in a folder written by `save_model`, on the CPU, and its record.
 
     Raises:
+        DamagedError: If a file is missing or damaged.
         ValueError: If the folder is not a model folder, or its weights are not the model's.
     """
     record = read_record(folder)
-    weights = read_weights(HunyuanVideoFramepackTransformer3DModel, folder, dtype=dtype)
-    if record.model.memory.enabled:
-        memory = load_file(folder / MEMORY_FILE)
-        weights |= {MEMORY_PREFIX + name: tensor.to(dtype) for name, tensor in memory.items()}
+    weights = _stored_weights(folder, record)
     model = build_model(record.model, record.codec, device="meta", seed=0)
-    assign_weights(model, weights, source=str(folder))
+    assign_weights(model, {name: tensor.to(dtype) for name, tensor in weights.items()}, source=str(folder))
     return model, record
+
+
+def _stored_weights(folder: Path, record: ModelRecord) -> dict[str, Tensor]:
+    """All weights by their names in the model, as they are stored."""
+    return {
+        (MEMORY_PREFIX if path.name == MEMORY_FILE else "") + name: tensor
+        for path in _weight_files(folder, record)
+        for name, tensor in mapped_weights(path).items()
+    }
+
+
+def _weight_files(folder: Path, record: ModelRecord) -> tuple[Path, ...]:
+    memory = (folder / MEMORY_FILE,) if record.model.memory.enabled else ()
+    return (*backbone_files(folder), *memory)
 
 
 def read_weights(backbone: type[ModelMixin], folder: Path, *, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -229,13 +257,17 @@ def read_weights(backbone: type[ModelMixin], folder: Path, *, dtype: torch.dtype
         dtype: Of all weights.
 
     Raises:
-        ValueError: If the folder lacks a weight, or has one more: diffusers would go on with an uninitialised one.
+        DamagedError: If a file is missing or damaged, or the folder lacks a weight, or has one more: diffusers would go
+            on with an uninitialised one.
     """
-    loaded: Any = backbone.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+    refuse_damaged_files(backbone_files(folder))
+    loaded: Any = backbone.from_pretrained(
+        folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
     model, found = loaded  # diffusers declares the model alone
     wrong = {kind: sorted(map(str, names))[:5] for kind, names in found.items() if names}
     if wrong:
-        raise ValueError(f"{folder} does not hold the weights of a {backbone.__name__}: {wrong}; download it again")
+        raise DamagedError(f"{folder} does not hold the weights of a {backbone.__name__}: {wrong}; download it again")
     return dict(model.state_dict())
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_another_codec_than_the_model_s_is_refused_before_weights_are_loaded(tmp
     model = save_tiny_model(tmp_path / "model")
     with pytest.raises(ValueError, match="the recipe names hunyuan"):
         preview_videos([request_of(tmp_path)], load_recipe("embedded", ["encode.codec=hunyuan"]), model=model)
+
+
+def test_a_model_that_was_cut_off_makes_no_video_and_still_has_those_that_it_made(tmp_path: Path, uri: str) -> None:
+    model, request = save_tiny_model(tmp_path / "model"), request_of(tmp_path)
+    os.truncate(model / "memory.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"memory\.safetensors is damaged"):
+        preview_videos([request], load_recipe("embedded"), model=model)
+    with pytest.raises(ValueError, match=r"memory\.safetensors is damaged"):
+        generate([request], model, uri)
+    put_video(request, model)
+    generate([request], model, uri)
 
 
 def test_an_image_that_was_cut_short_is_refused(tmp_path: Path) -> None:

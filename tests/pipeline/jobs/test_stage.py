@@ -1,5 +1,6 @@
 """What a stage's driver does before and around the training itself."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from pipeline.config import Recipe, build_recipe
 from pipeline.jobs.stage import stage_params, train_stage
 from pipeline.tracking.tracked_run import Tracking
 from preprocessing.storage import open_storage
-from tests.training.small_dataset import MODEL, make_dataset, train_config
+from tests.training.small_dataset import CODEC, MODEL, make_dataset, train_config
+from training.checkpoint import start_weights
+from training.model.weights import save_model
 from training.run_folder import check_job
 from training.types import StageSummary
 
@@ -22,10 +25,16 @@ def recipe() -> Recipe:
 
 
 def train(
-    recipe: Recipe, dataset: Path, run: Path, *, address: str | None = None, tracking_uri: str = "none"
+    recipe: Recipe,
+    dataset: Path,
+    run: Path,
+    *,
+    init: Path | None = None,
+    address: str | None = None,
+    tracking_uri: str = "none",
 ) -> StageSummary:
     return train_stage(
-        recipe, dataset_uris=[str(dataset)], run_dir=run, stage="teacher", init=None, address=address,
+        recipe, dataset_uris=[str(dataset)], run_dir=run, stage="teacher", init=init, address=address,
         tracking=Tracking(uri=tracking_uri, line=None),
     )  # fmt: skip
 
@@ -75,4 +84,17 @@ def test_all_that_a_stage_is_told_is_among_its_parameters(recipe: Recipe, tmp_pa
 def test_a_stage_that_is_refused_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no dataset"):
         train(recipe, tmp_path / "none", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_to_begin_from_that_was_cut_off_is_refused_before_ray_is_asked_for(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    init = tmp_path / "init"
+    save_model(
+        start_weights(MODEL, CODEC, init=None, seed=0), init, config=MODEL, codec=CODEC, fps=24.0, sizes_px=((64, 64),)
+    )
+    os.truncate(init / "memory.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"init/memory\.safetensors is damaged"):
+        train(recipe, make_dataset(tmp_path / "data"), tmp_path / "run", init=init, address="absent:1")
     assert not (tmp_path / "run").exists()

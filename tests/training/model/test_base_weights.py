@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig
+from training.disk_errors import DamagedError
 from training.model.base_weights import base_differences, base_fingerprint, find_base, load_base
 from training.model.memory_pack import MemoryPackTransformer3DModel
 from training.model.weights import weights_sha256
@@ -107,6 +109,24 @@ def test_a_base_with_other_positions_has_the_same_shapes_and_is_refused(
     path = framepack / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_theta": 10000.0}))
     assert base_differences(framepack, tiny_config, tiny_codec) == ["rope_theta is 10000.0, expected 256.0"]
+
+
+def test_a_base_with_a_file_that_was_cut_off_is_refused_and_the_file_is_named(
+    framepack: Path, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    for name in ("diffusion_pytorch_model.safetensors", "config.json"):
+        os.truncate(framepack / name, (framepack / name).stat().st_size // 2)
+        with pytest.raises(DamagedError, match=rf"/{name} is damaged .*; copy or download the folder again"):
+            load(framepack, tiny_config, tiny_codec)
+
+
+def test_pickled_weights_of_a_base_are_not_read(
+    framepack: Path, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    torch.save(stored(framepack), framepack / "diffusion_pytorch_model.bin")
+    (framepack / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(DamagedError, match=r"/diffusion_pytorch_model\.safetensors is missing"):
+        load(framepack, tiny_config, tiny_codec)
 
 
 def test_hunyuan_video_s_own_image_to_video_model_is_refused(

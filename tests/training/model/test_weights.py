@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,17 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from preprocessing.samples import CodecRecord
-from training.config import ModelConfig
+from training.config import MemoryConfig, ModelConfig
+from training.disk_errors import DamagedError
 from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context, predict_velocity
 from training.model.weights import (
     as_diffusers,
+    check_export_folder,
     export_diffusers,
     load_for_generate,
     load_model,
+    read_weights,
+    refuse_damaged_model,
     save_model,
     weights_sha256,
 )
@@ -98,8 +103,61 @@ def test_a_folder_that_lacks_a_weight_is_refused(folder: Path) -> None:
     weights = load_file(file)
     del weights["proj_out.weight"]
     save_file(weights, file)
-    with pytest.raises(ValueError, match=r"missing_keys.*proj_out\.weight"):
+    with pytest.raises(DamagedError, match=r"missing_keys.*proj_out\.weight"):
+        read_weights(HunyuanVideoFramepackTransformer3DModel, folder, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"proj_out\.weight"):
         load_model(folder, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "memory.safetensors"])
+def test_a_model_folder_with_a_file_that_was_cut_off_or_is_missing_is_refused_before_it_is_loaded_too(
+    folder: Path, name: str
+) -> None:
+    file = folder / name
+    for change, said in (
+        (lambda: os.truncate(file, file.stat().st_size // 2), "is damaged"),
+        (file.unlink, "is missing"),
+    ):
+        change()
+        for use in (
+            refuse_damaged_model,
+            lambda folder: load_model(folder, dtype=torch.bfloat16),
+            lambda folder: check_export_folder(folder, folder / "out"),
+        ):
+            with pytest.raises(DamagedError, match=rf"/{name} {said}"):
+                use(folder)
+
+
+def test_a_model_in_several_files_comes_back_and_each_of_them_must_be_there(
+    folder: Path, tiny_model: MemoryPackTransformer3DModel
+) -> None:
+    as_diffusers(tiny_model).save_pretrained(folder, max_shard_size="200KB")
+    first, *more = sorted(folder.glob("diffusion_pytorch_model-*.safetensors"))
+    assert more
+    refuse_damaged_model(folder)
+    model, record = load_model(folder, dtype=torch.float32)
+    assert weights_sha256(model.state_dict()) == record.weights_sha256
+    first.unlink()
+    with pytest.raises(DamagedError, match=rf"/{first.name} is missing"):
+        refuse_damaged_model(folder)
+
+
+def test_a_model_without_memory_has_one_file_less(
+    tmp_path: Path, plain_model: MemoryPackTransformer3DModel, tiny_codec: CodecRecord
+) -> None:
+    config = ModelConfig(preset="tiny", memory=MemoryConfig(enabled=False))
+    record = save_model(plain_model, tmp_path, config=config, codec=tiny_codec, fps=24.0, sizes_px=((32, 48),))
+    refuse_damaged_model(tmp_path)
+    model, _ = load_model(tmp_path, dtype=torch.float32)
+    assert weights_sha256(model.state_dict()) == record.weights_sha256
+
+
+@pytest.mark.parametrize("kept", [b"", b'{"codec": {', b'{"codec": "\xff"}', b"[]"])
+def test_a_record_that_is_damaged_is_named(folder: Path, kept: bytes) -> None:
+    path = folder / "longtake.json"
+    path.write_bytes(kept)
+    with pytest.raises(DamagedError, match=rf"{path} is damaged"):
+        refuse_damaged_model(folder)
 
 
 def test_another_codec_is_refused_with_what_differs(folder: Path, tiny_codec: CodecRecord) -> None:
