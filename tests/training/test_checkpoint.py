@@ -10,6 +10,7 @@ from training import checkpoint_files
 from training.checkpoint import load_weights, restore_newest, start_weights, write_checkpoint
 from training.checkpoint_files import complete_steps, newest_step, step_folder
 from training.config import ModelConfig
+from training.disk_errors import DamagedError
 from training.engine.plain import PlainEngine
 from training.model.weights import save_model, weights_sha256
 
@@ -116,3 +117,14 @@ def test_a_model_of_another_size_is_no_beginning(tmp_path: Path) -> None:
         start_weights(ModelConfig(preset="small"), CODEC, init=tmp_path, seed=0)
     with pytest.raises(ValueError, match="latent_channels was 4 and is 8"):
         start_weights(MODEL, replace(CODEC, latent_channels=8), init=tmp_path, seed=0)
+
+
+def test_a_model_that_is_damaged_is_no_beginning(tmp_path: Path) -> None:
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    save_model(model, tmp_path, config=MODEL, codec=CODEC, fps=24.0, sizes_px=((64, 64),))
+    assert weights_sha256(start_weights(MODEL, CODEC, init=tmp_path, seed=1).state_dict()) == weights_sha256(
+        model.state_dict()
+    )
+    flip(tmp_path / "diffusion_pytorch_model.safetensors", -1)
+    with pytest.raises(DamagedError, match="is damaged: its weights have the hash"):
+        start_weights(MODEL, CODEC, init=tmp_path, seed=1)

@@ -10,13 +10,16 @@ from diffusers import HunyuanVideoFramepackTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from preprocessing.samples import CodecRecord
+from tests.training.small_checkpoint import flip
 from training.config import MemoryConfig, ModelConfig
 from training.disk_errors import DamagedError
 from training.model.memory_pack import MemoryPackTransformer3DModel, first_context, next_context, predict_velocity
+from training.model.presets import build_model
 from training.model.weights import (
     as_diffusers,
     check_export_folder,
     export_diffusers,
+    export_folder,
     load_for_generate,
     load_model,
     read_weights,
@@ -105,7 +108,31 @@ def test_a_folder_that_lacks_a_weight_is_refused(folder: Path) -> None:
     save_file(weights, file)
     with pytest.raises(DamagedError, match=r"missing_keys.*proj_out\.weight"):
         read_weights(HunyuanVideoFramepackTransformer3DModel, folder, dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"proj_out\.weight"):
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "memory.safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_with_a_flipped_bit_is_not_loaded_in_any_type(folder: Path, name: str, dtype: torch.dtype) -> None:
+    load_model(folder, dtype=dtype)
+    flip(folder / name, -4)  # the lowest bit of an fp32 number, which bf16 does not keep
+    with pytest.raises(DamagedError, match=rf"{folder} is damaged: its weights have the hash .*; copy or download"):
+        load_model(folder, dtype=dtype)
+
+
+def test_a_model_with_a_flipped_bit_is_not_exported_under_a_new_hash(folder: Path, tmp_path: Path) -> None:
+    flip(folder / "diffusion_pytorch_model.safetensors", -4)
+    with pytest.raises(DamagedError, match="is damaged"):
+        export_folder(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_memory_of_another_model_is_not_taken_for_this_one_s(
+    folder: Path, tiny_config: ModelConfig, tiny_codec: CodecRecord
+) -> None:
+    other = build_model(tiny_config, tiny_codec, device="cpu", seed=1)
+    assert other.semantic_pack is not None
+    save_file(other.semantic_pack.state_dict(), folder / "memory.safetensors")
+    with pytest.raises(DamagedError, match="is damaged"):
         load_model(folder, dtype=torch.float32)
 
 
