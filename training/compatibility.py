@@ -116,6 +116,40 @@ def refuse_other_model(init: Path, config: ModelConfig, codec: CodecRecord) -> N
         raise ValueError(f"cannot begin from {init}: {'; '.join(differences)}")
 
 
+def unfamiliar_clips(init: Path, clips: ClipFormat) -> tuple[str, ...]:
+    """What clips are that a model to begin from was not trained on, one line each; a reason to warn, since it may be meant.
+
+    A base does not say what it was trained on.
+    """
+    if is_base(init):
+        return ()
+    trained = read_record(init)
+    return (*_other_rate(init, trained.fps, clips.fps), *_new_sizes(init, trained.sizes_px, clips.sizes_px))
+
+
+def _other_rate(init: Path, trained: float, given: float) -> list[str]:
+    if trained == given:
+        return []
+    return [
+        f"{init} was trained on {trained:g} frames a second, and the clips have {given:g}, which it takes for another speed;"
+        f" if that is not meant, preprocess with --set clips.fps={trained:g}"
+    ]
+
+
+def _new_sizes(init: Path, trained: Iterable[tuple[int, int]], given: Iterable[tuple[int, int]]) -> list[str]:
+    """Sizes are (height, width)."""
+    known, new = (
+        ", ".join(f"{height} x {width}" for height, width in sizes)
+        for sizes in (trained, sorted({*given} - {*trained}))
+    )
+    if not new:
+        return []
+    return [
+        f"{init} was trained on pictures of {known} pixels, and has never seen those of {new} among the clips; if that is"
+        " not meant, preprocess to its sizes by encode.sizes_px"
+    ]
+
+
 def refuse_missing(init: Path | None) -> None:
     """Refuse to look for a folder to begin from anywhere but on this machine.
 

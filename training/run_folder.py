@@ -35,6 +35,7 @@ from training.compatibility import (
     refuse_other_model,
     refuse_other_run,
     setting_differences,
+    unfamiliar_clips,
 )
 from training.config import ModelConfig, StageName, TrainConfig
 from training.curriculum import most_segments
@@ -166,9 +167,12 @@ def refuse_impossible_order(job: StageJob, data: TrainingData) -> None:
 
 
 def warn_before_start(job: StageJob) -> None:
-    """Says before a stage starts what has changed, what it will not show or train on, and what is too long for its positions."""
+    """Says before a stage starts what has changed, what its model does not know, and what it will not show or train on."""
     _warn_of_changes(job)
     data = open_data(job.datasets)
+    if job.init is not None:
+        for line in unfamiliar_clips(job.init, data.clip_format):
+            logger.warning("%s", line)
     too_long = ambiguous_distances(
         job.model, most_segments(job.train, job.stage, max(row.num_segments for row in data.train))
     )

@@ -10,6 +10,7 @@ from pipeline.jobs.stage import absolute_uris
 from preprocessing.codecs.catalog import planned_record
 from preprocessing.samples import CodecRecord
 from training.batches import TrainingData, open_data
+from training.compatibility import unfamiliar_clips
 from training.config import StageName
 from training.curriculum import most_segments
 from training.footprint import Footprint, Parameters, count_parameters, footprint
@@ -155,8 +156,10 @@ def _after_teacher(teacher: StageJob, stage: StageName) -> StageJob:
 
 def _preview(recipe: Recipe, job: StageJob, gpu_memory_gb: float | None) -> StagePreview:
     data = open_data(job.datasets)
+    cost = stage_cost(recipe, job.stage, _material(data), gpu_memory_gb)
+    unfamiliar = () if job.init is None else unfamiliar_clips(job.init, data.clip_format)
     return StagePreview(
-        cost=stage_cost(recipe, job.stage, _material(data), gpu_memory_gb),
+        cost=replace(cost, warnings=(*cost.warnings, *unfamiliar)),
         num_clips=len(data.train),
         num_held_out=len(data.held_out),
         num_withheld=data.num_withheld,

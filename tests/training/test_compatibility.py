@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.small_dataset import CODEC
-from training.compatibility import flat_settings, refuse_other_run
+from tests.training.small_dataset import CODEC, MODEL
+from training.checkpoint import start_weights
+from training.compatibility import flat_settings, refuse_other_run, unfamiliar_clips
+from training.model.weights import save_model
 from training.types import CheckpointRecord, ClipFormat
 
 SETTINGS = {"model.preset": "tiny", "model.rope_mode": "f1", "train.teacher.optimizer.learning_rate": 1e-5}
@@ -90,3 +92,27 @@ def test_a_setting_that_another_version_did_not_have_is_a_change() -> None:
 
 def test_settings_are_named_by_their_way_through_the_recipe() -> None:
     assert flat_settings({"train": {"seed": 1, "flow": {"shift": 3.0}}}) == {"train.seed": 1, "train.flow.shift": 3.0}
+
+
+CLIPS = ClipFormat(codec=CODEC, fps=24.0, sizes_px=((64, 64), (64, 96)))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    save_model(model, tmp_path, config=MODEL, codec=CODEC, fps=CLIPS.fps, sizes_px=CLIPS.sizes_px)
+    return tmp_path
+
+
+def test_clips_of_another_rate_or_of_new_sizes_are_told_from_those_that_a_model_was_trained_on(model: Path) -> None:
+    (rate,) = unfamiliar_clips(model, replace(CLIPS, fps=8.0))
+    assert "was trained on 24 frames a second, and the clips have 8," in rate
+    (size,) = unfamiliar_clips(model, replace(CLIPS, sizes_px=((64, 96), (96, 64), (96, 96))))
+    assert "of 64 x 64, 64 x 96 pixels, and has never seen those of 96 x 64, 96 x 96 among" in size
+    assert unfamiliar_clips(model, replace(CLIPS, fps=8.0, sizes_px=((96, 64),)))[0] == rate
+
+
+def test_clips_of_some_of_the_sizes_are_no_news_and_neither_is_anything_to_a_base(model: Path) -> None:
+    assert unfamiliar_clips(model, replace(CLIPS, sizes_px=((64, 96),))) == ()
+    (model / "longtake.json").unlink()
+    assert unfamiliar_clips(model, replace(CLIPS, fps=8.0)) == ()

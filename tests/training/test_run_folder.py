@@ -210,6 +210,18 @@ def test_a_training_that_holds_nothing_out_says_so_and_what_to_set(
     assert "--set sources.eval_percent=" in record.getMessage()
 
 
+def test_clips_that_the_model_to_begin_from_does_not_know_are_announced_before_the_stage_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = make_dataset(tmp_path / "data", size_px=(64, 96))
+    warn_before_start(prepare_from(save_teacher(tmp_path / "known", sizes_px=((64, 96),)), dataset, tmp_path / "a"))
+    assert not caplog.records
+    warn_before_start(prepare_from(save_teacher(tmp_path / "other", fps=8.0), dataset, tmp_path / "b"))
+    rate, size = caplog.messages
+    assert "other was trained on 8 frames a second, and the clips have 24" in rate
+    assert "other was trained on pictures of 64 x 64 pixels, and has never seen those of 64 x 96" in size
+
+
 def test_clips_that_are_longer_than_positions_can_tell_are_announced_before_the_stage_starts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,19 +29,34 @@ def test_a_previewed_stage_says_what_it_would_train_and_leaves_no_trace(recipe: 
     assert not (tmp_path / "r").exists()
 
 
+def save_teacher(folder: Path, *, fps: float = 24.0) -> Path:
+    model = start_weights(MODEL, CODEC, init=None, seed=0)
+    save_model(model, folder, config=MODEL, codec=CODEC, fps=fps, sizes_px=((64, 64),))
+    return folder
+
+
 def test_a_previewed_direct_stage_trains_the_head_of_its_teacher(recipe: Recipe, tmp_path: Path) -> None:
-    dataset, teacher = make_dataset(tmp_path / "d"), tmp_path / "teacher"
-    save_model(
-        start_weights(MODEL, CODEC, init=None, seed=0), teacher, config=MODEL, codec=CODEC, fps=24.0,
-        sizes_px=((64, 64),),
-    )  # fmt: skip
+    dataset, teacher = make_dataset(tmp_path / "d"), save_teacher(tmp_path / "teacher")
 
     (preview,) = preview_stages(
         recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stages=["direct"], init=teacher, gpu_memory_gb=None
     )
 
     assert preview.init == str(teacher)
+    assert preview.cost.warnings == ()
     assert 0 < preview.cost.parameters.trained < preview.cost.parameters.total / 10
+
+
+def test_a_preview_says_which_clips_the_model_to_begin_from_does_not_know(recipe: Recipe, tmp_path: Path) -> None:
+    dataset, teacher = make_dataset(tmp_path / "d", size_px=(64, 96)), save_teacher(tmp_path / "teacher", fps=8.0)
+
+    (preview,) = preview_stages(
+        recipe, dataset_uris=[str(dataset)], run_dir=tmp_path / "r", stages=["direct"], init=teacher, gpu_memory_gb=None
+    )
+
+    rate, size = (line for line in preview.lines() if line.startswith("warning: "))
+    assert "was trained on 8 frames a second, and the clips have 24" in rate
+    assert "has never seen those of 64 x 96" in size
 
 
 def both_stages(recipe: Recipe, tmp_path: Path) -> list[StagePreview]:
