@@ -15,8 +15,11 @@ UNKNOWN = "not a setting"
 """The value of a setting that another version of longtake does not have."""
 
 
-_ONCE_UNRECORDED = "train.teacher.steps"
-"""A setting that checkpoints of earlier versions say nothing of."""
+_NOT_ALWAYS_RECORDED = frozenset(
+    {"train.teacher.steps", "train.teacher.history_noise", "train.teacher.memory_grad_steps"}
+)
+"""Settings that some stages don't go by, which another setting says, and of which older versions say nothing even where
+a stage does: what they were there is not known, and taking them for changed would refuse all that those versions began."""
 
 
 class OtherRunError(ValueError):
@@ -86,9 +89,8 @@ _Pair = tuple[str, object, object]
 
 
 def _setting_pairs(stored: CheckpointRecord, expected: CheckpointRecord) -> list[_Pair]:
-    names = sorted(stored.settings.keys() | expected.settings.keys())
-    if _ONCE_UNRECORDED not in stored.settings:
-        names = [name for name in names if name != _ONCE_UNRECORDED]
+    either, both = stored.settings.keys() | expected.settings.keys(), stored.settings.keys() & expected.settings.keys()
+    names = sorted(either - (_NOT_ALWAYS_RECORDED - both))
     return [(name, stored.settings.get(name, UNKNOWN), expected.settings.get(name, UNKNOWN)) for name in names]
 
 

@@ -199,6 +199,11 @@ class DirectConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer."""
 
+    @property
+    def has_teacher_steps(self) -> bool:
+        """Whether some steps train after the true past, by what `TeacherConfig` says of it."""
+        return max(self.ground_truth_share, self.final_ground_truth_share or 0.0) > 0
+
 
 class CheckpointConfig(Settings):
     """What is saved and how often."""

@@ -86,6 +86,13 @@ class StageJob:
         return self.train.teacher if self.stage == "teacher" else self.train.direct
 
     @property
+    def past_of_teacher_steps(self) -> dict[str, object]:
+        """Settings of stage 1 that the teacher steps of another stage go by, by their names; none where it takes none."""
+        if self.stage == "teacher" or not self.train.direct.has_teacher_steps:
+            return {}
+        return self.train.teacher.model_dump(mode="json", include={"history_noise", "memory_grad_steps"})
+
+    @property
     def trains_head_only(self) -> bool:
         """Whether all but the final norm and the output layer stay as they are (paper, A.2)."""
         return self.stage != "teacher" and self.train.direct.trained == "head"
@@ -323,6 +330,7 @@ def shaping_settings(job: StageJob) -> dict[str, object]:
                 "seed": job.train.seed,
                 "ema_decay": job.train.ema_decay,
                 "flow": job.train.flow.model_dump(mode="json"),
+                "teacher": job.past_of_teacher_steps,
                 section: job.settings.model_dump(mode="json", exclude=set() if is_stretched else {"steps"}),
                 "engine": {"dtype": job.train.engine.dtype},
             },

@@ -58,7 +58,7 @@ class Workload:
 
     def after_true_past(self, flops: SegmentFlops, segment_index: int) -> int:
         """Segment n of teacher forcing; a backward pass through psi_0 .. psi_n as far as gradients reach."""
-        limit = self.train.teacher.memory_grad_steps if self.stage == "teacher" else None
+        limit = 0 if self._trains_head_only else self.train.teacher.memory_grad_steps
         without = 0 if limit is None else flops.psi(max(0, segment_index - limit))
         return self._loss_cost * flops.backbone(segment_index) + 3 * flops.psi(segment_index) - 2 * without
 
@@ -70,9 +70,13 @@ class Workload:
     @property
     def _loss_cost(self) -> int:
         """In forward passes of the backbone; of a head that is trained alone the backward pass is next to nothing."""
-        if self.stage != "teacher" and self.train.direct.trained == "head":
+        if self._trains_head_only:
             return 1
         return 4 if self.train.engine.activation_checkpointing else 3
+
+    @property
+    def _trains_head_only(self) -> bool:
+        return self.stage != "teacher" and self.train.direct.trained == "head"
 
     @property
     def _passes_for_the_past(self) -> int:

@@ -149,6 +149,7 @@ def stage_params(recipe: Recipe, job: StageJob) -> dict[str, object]:
         **{f"flow.{name}": value for name, value in train.flow.model_dump().items()},
         **settings.model_dump(exclude={"optimizer"}),
         **{f"optimizer.{name}": value for name, value in settings.optimizer.model_dump().items()},
+        **{f"teacher.{name}": value for name, value in job.past_of_teacher_steps.items()},
         **train.model_dump(include=of_all_stages),
     }
 

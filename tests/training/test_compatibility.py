@@ -73,6 +73,18 @@ def test_a_run_goes_on_from_a_version_that_did_not_say_how_many_steps_the_teache
         refuse_other_run(HERE, now, changed(train__teacher__steps=200), allow_changed=False)
 
 
+@pytest.mark.parametrize(("setting", "value"), [("history_noise", 0.5), ("memory_grad_steps", 2)])
+def test_a_run_goes_on_from_a_version_that_did_not_say_what_its_teacher_steps_went_by(
+    setting: str, value: object
+) -> None:
+    stored, named = replace(STORED, stage="direct"), f"train.teacher.{setting}"
+    now = replace(stored, settings=SETTINGS | {named: value})
+    refuse_other_run(HERE, stored, now, allow_changed=False)
+    with pytest.raises(ValueError, match=f"{named} was {value} and is None"):
+        refuse_other_run(HERE, now, replace(now, settings=SETTINGS | {named: None}), allow_changed=False)
+    refuse_other_run(HERE, now, stored, allow_changed=False)  # it takes none any more, which their share says
+
+
 @pytest.mark.parametrize(
     "now", [changed(model__preset="small"), replace(STORED, base_sha256="c"), replace(STORED, stage="direct")]
 )

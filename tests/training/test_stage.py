@@ -167,6 +167,33 @@ def test_one_stage_of_all_parameters_needs_no_teacher_and_trains_the_memory(data
     )
 
 
+def one_stage(share: float = 0.5, **teacher: object) -> TrainConfig:
+    """All parameters from scratch; teacher steps in between, that go by these settings."""
+    direct = {"from_scratch": True, "trained": "all", "ground_truth_share": share, "final_ground_truth_share": 0.0}
+    return train_config(
+        direct={**train_config().direct.model_dump(), **direct},
+        teacher={**train_config().teacher.model_dump(), **teacher},
+    )
+
+
+def test_what_teacher_steps_go_by_is_a_setting_of_the_stage_that_takes_them(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "direct", dataset, one_stage()), killed_after=2)
+    prepare(tmp_path, "direct", dataset, one_stage())
+    with pytest.raises(ValueError, match=r"train\.teacher\.history_noise was 0\.0 and is 0\.9; .*allow_changed=true"):
+        prepare(tmp_path, "direct", dataset, one_stage(history_noise=0.9))
+    with pytest.raises(ValueError, match=r"train\.teacher\.memory_grad_steps was None and is 1; .*allow_changed=true"):
+        prepare(tmp_path, "direct", dataset, one_stage(memory_grad_steps=1))
+
+
+def test_a_stage_without_teacher_steps_has_no_settings_of_theirs(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(prepare(tmp_path, "direct", dataset, one_stage(share=0.0)), killed_after=2)
+    prepare(tmp_path, "direct", dataset, one_stage(share=0.0, history_noise=0.9, memory_grad_steps=1))
+    with pytest.raises(ValueError, match=r"another run: train\.direct\.ground_truth_share was 0\.0 and is 0\.5; use"):
+        prepare(tmp_path, "direct", dataset, one_stage(history_noise=0.9))
+
+
 def test_a_killed_direct_stage_goes_on_from_its_checkpoint(dataset: Path, teacher: StageJob, tmp_path: Path) -> None:
     whole = prepare(tmp_path / "a", "direct", dataset, init=teacher.model_folder)
     run(whole)

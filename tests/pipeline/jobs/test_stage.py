@@ -81,6 +81,23 @@ def test_all_that_a_stage_is_told_is_among_its_parameters(recipe: Recipe, tmp_pa
     assert (logged["ema_decay"], logged["optimizer.learning_rate"]) == (0.9, 1e-3)
 
 
+def test_what_teacher_steps_go_by_is_among_the_parameters_of_a_stage_that_takes_them(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    dataset = [str(make_dataset(tmp_path / "data"))]
+
+    def logged(share: float) -> dict[str, object]:
+        direct = recipe.train.direct.model_copy(update={"from_scratch": True, "ground_truth_share": share})
+        train = recipe.train.model_copy(update={"direct": direct})
+        job = check_job(tmp_path / "run", "direct", model=MODEL, train=train, dataset_uris=dataset, init=None)
+        return stage_params(recipe.model_copy(update={"train": train}), job)
+
+    assert {name for name in logged(0.5) if name.startswith("teacher.")} == {
+        "teacher.history_noise", "teacher.memory_grad_steps",
+    }  # fmt: skip
+    assert not any(name.startswith("teacher.") for name in logged(0.0))
+
+
 def test_a_stage_that_is_refused_leaves_no_trace(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no dataset"):
         train(recipe, tmp_path / "none", tmp_path / "run")
