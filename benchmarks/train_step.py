@@ -217,7 +217,7 @@ def whole_steps(work: Path, num_steps: int) -> dict[str, object]:
 def bare_steps(recipe: Recipe, dataset: Path, num_steps: int) -> list[float]:
     """Seconds of each step; the clips are in memory before it."""
     trainer, read, data = Trainer(head_only=False), sample_reader(), open_data(current_versions([str(dataset)]))
-    steps = teacher_steps(data.train, seed=recipe.train.seed, global_batch=1, memory_dropout=0.0)
+    steps = teacher_steps(data.train, seed=recipe.train.seed, global_batch=1, memory_dropout=0.0, history_dropout=0.0)
     seconds = []
     for step in islice(steps, num_steps):
         (batch,) = step_batches(step, read, rank=0, num_ranks=1, device=torch.device("cpu"))

@@ -22,6 +22,10 @@ _NOT_ALWAYS_RECORDED = frozenset(
 a stage does: what they were there is not known, and taking them for changed would refuse all that those versions began."""
 
 
+_BEFORE = {"train.teacher.history_dropout": 0.0}
+"""Settings that older versions do not have, and what they did."""
+
+
 class OtherRunError(ValueError):
     """A checkpoint is of a run that this one cannot go on with."""
 
@@ -91,7 +95,8 @@ _Pair = tuple[str, object, object]
 def _setting_pairs(stored: CheckpointRecord, expected: CheckpointRecord) -> list[_Pair]:
     either, both = stored.settings.keys() | expected.settings.keys(), stored.settings.keys() & expected.settings.keys()
     names = sorted(either - (_NOT_ALWAYS_RECORDED - both))
-    return [(name, stored.settings.get(name, UNKNOWN), expected.settings.get(name, UNKNOWN)) for name in names]
+    old = {**_BEFORE, **stored.settings}
+    return [(name, old.get(name, UNKNOWN), expected.settings.get(name, UNKNOWN)) for name in names]
 
 
 def _shapes(setting: str) -> bool:

@@ -157,6 +157,9 @@ class TeacherConfig(Settings):
     """Clips a step, over all ranks (paper, 4.1: batch size 1)."""
     memory_dropout: Share = 0.1
     """Share of steps without memory tokens."""
+    history_dropout: Share = 0.0
+    """Share of steps in which the last latents are withheld, all but the start image, drawn apart from `memory_dropout`:
+    what is known of the past is psi. A segment 0 has no past to withhold."""
     memory_warmup_steps: Steps = 0
     """First steps, in which only the memory learns, if there is one: fresh tokens draw attention away from the rest, even
     without content. Nothing learns there from a segment 0 or a dropped memory."""

@@ -270,7 +270,7 @@ def _backward(
             segment_index=segment_index,
             context=context,
             use_memory=step.use_memory,
-            use_history=True,
+            use_history=step.use_history,
             key=RandomKey(seed=settings.seed, stage=settings.name, step=step.step),
             flow=settings.flow,
             rope_mode=settings.rope_mode,

@@ -53,7 +53,13 @@ def _normals(seed: int, shape: Sequence[int]) -> Tensor:
 
 
 def teacher_steps(
-    rows: Sequence[ClipRow], *, seed: int, global_batch: int, memory_dropout: float, start: int = 0
+    rows: Sequence[ClipRow],
+    *,
+    seed: int,
+    global_batch: int,
+    memory_dropout: float,
+    history_dropout: float,
+    start: int = 0,
 ) -> Iterator[GlobalStep]:
     """The endless order of the teacher stage: at each step one n, uniform over the segments of the clips in it.
 
@@ -62,6 +68,7 @@ def teacher_steps(
         seed: Of the order.
         global_batch: Clips a step.
         memory_dropout: Share of steps without memory.
+        history_dropout: Share of steps without past latents, of those that have any.
         start: First step to yield.
 
     Raises:
@@ -72,9 +79,12 @@ def teacher_steps(
         rng = keyed_rng(seed, "teacher", "step", step)
         n = int(rng.integers(clips[0].num_segments))
         use_memory = bool(rng.random() >= memory_dropout)
+        # the last draw, which leaves the others what they are without it
+        use_history = bool(rng.random() >= history_dropout) or n == 0
         yield GlobalStep(
-            step=step, clips=clips, num_segments=(n + 1,) * len(clips), segment_index=n, use_memory=use_memory
-        )
+            step=step, clips=clips, num_segments=(n + 1,) * len(clips), segment_index=n, use_memory=use_memory,
+            use_history=use_history,
+        )  # fmt: skip
 
 
 def grouped_batches(

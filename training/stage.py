@@ -296,8 +296,9 @@ def global_steps(job: StageJob, rows: tuple[ClipRow, ...], *, start: int = 0) ->
     if job.stage == "teacher":
         teacher = job.train.teacher
         return teacher_steps(
-            rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout, start=start
-        )
+            rows, seed=seed, global_batch=teacher.global_batch, memory_dropout=teacher.memory_dropout,
+            history_dropout=teacher.history_dropout, start=start,
+        )  # fmt: skip
     return direct_steps(rows, seed=seed, config=job.train.direct, start=start)
 
 

@@ -126,6 +126,7 @@ class GlobalStep:
         num_segments: Leading segments of each clip that are loaded.
         segment_index: n of teacher forcing; None trains all loaded segments in order.
         use_memory: False withholds psi for the whole step (memory dropout).
+        use_history: False withholds past latents for the whole step, all but the start image (history dropout).
         broken: Positions whose sample cannot be read, once that is known; they have no loss.
     """
 
@@ -134,6 +135,7 @@ class GlobalStep:
     num_segments: tuple[int, ...]
     segment_index: int | None
     use_memory: bool
+    use_history: bool = True
     broken: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:

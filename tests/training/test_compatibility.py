@@ -73,6 +73,12 @@ def test_a_run_goes_on_from_a_version_that_did_not_say_how_many_steps_the_teache
         refuse_other_run(HERE, now, changed(train__teacher__steps=200), allow_changed=False)
 
 
+def test_a_run_goes_on_from_a_version_without_history_dropout_as_long_as_it_has_none() -> None:
+    refuse_other_run(HERE, STORED, changed(train__teacher__history_dropout=0.0), allow_changed=False)
+    with pytest.raises(ValueError, match=r"train\.teacher\.history_dropout was 0\.0 and is 0\.2"):
+        refuse_other_run(HERE, STORED, changed(train__teacher__history_dropout=0.2), allow_changed=False)
+
+
 @pytest.mark.parametrize(("setting", "value"), [("history_noise", 0.5), ("memory_grad_steps", 2)])
 def test_a_run_goes_on_from_a_version_that_did_not_say_what_its_teacher_steps_went_by(
     setting: str, value: object

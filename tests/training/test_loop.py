@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.training.engine import rank_worker
 from training.engine.plain import PlainEngine
@@ -80,6 +81,37 @@ def test_a_step_of_one_segment_is_taken_whole_whatever_the_update() -> None:
     expected = train_step(engine, settings("clip"), step, batches, LossTable(3))
     loss, _ = update_weights(engine, settings("segment"), step, batches, rank_worker.RATES, LossTable(3))
     assert loss == expected
+
+
+def teacher_loss(step: GlobalStep, batch: SegmentBatch) -> tuple[float, dict[str, Tensor]]:
+    """The loss of a teacher step, and the past latents that its backbone was given."""
+    module, seen = rank_worker.module("teacher"), {}
+
+    def note(_module: nn.Module, _arguments: object, options: dict[str, Tensor]) -> None:
+        seen.update({name: value for name, value in options.items() if name.startswith("latents_")})
+
+    module.model.register_forward_pre_hook(note, with_kwargs=True)
+    engine = PlainEngine(module, rank_worker.optimizer())
+    return train_step(engine, rank_worker.settings("teacher"), step, [batch], LossTable(3)), seen
+
+
+@pytest.mark.parametrize("use_memory", [True, False])
+def test_of_the_past_a_step_of_history_dropout_knows_the_start_image_and_psi_alone(use_memory: bool) -> None:
+    shown = GlobalStep(
+        step=0, clips=(rank_worker.clip(0, 3),), num_segments=(3,), segment_index=2, use_memory=use_memory
+    )
+    (batch,) = rank_worker.batches(shown, 0, 1)
+    latents = batch.latents_BCTHW.clone()
+    latents[:, :, 1:19] += 1.0  # segments 0 and 1
+    other = replace(batch, latents_BCTHW=latents)
+    withheld = replace(shown, use_history=False)
+    loss, seen = teacher_loss(withheld, batch)
+    assert torch.equal(seen["latents_clean"][:, :, :1], batch.start_latent_BCTHW)
+    assert not seen["latents_clean"][:, :, 1:].any()
+    assert not seen["latents_history_2x"].any()
+    assert not seen["latents_history_4x"].any()
+    assert (teacher_loss(withheld, other)[0] != loss) == use_memory
+    assert teacher_loss(shown, other)[0] != teacher_loss(shown, batch)[0] != loss
 
 
 def spoiled_from(step: GlobalStep, segment: int) -> list[SegmentBatch]:

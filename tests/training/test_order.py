@@ -69,7 +69,7 @@ def test_pictures_of_two_sizes_never_share_a_batch() -> None:
 
 def test_the_order_is_a_function_of_the_seed_and_not_of_the_order_of_rows() -> None:
     def ids(rows: list[ClipRow], seed: int) -> list[tuple[object, ...]]:
-        steps = teacher_steps(rows, seed=seed, global_batch=2, memory_dropout=0.5)
+        steps = teacher_steps(rows, seed=seed, global_batch=2, memory_dropout=0.5, history_dropout=0)
         return [(step.segment_index, step.use_memory, step.clips) for step in islice(steps, 30)]
 
     clips = rows([1, 2, 3, 4, 4, 5])
@@ -78,7 +78,7 @@ def test_the_order_is_a_function_of_the_seed_and_not_of_the_order_of_rows() -> N
 
 
 def test_n_is_uniform_over_the_segments_of_the_clips() -> None:
-    steps = teacher_steps(rows([4] * 3), seed=0, global_batch=1, memory_dropout=0.25)
+    steps = teacher_steps(rows([4] * 3), seed=0, global_batch=1, memory_dropout=0.25, history_dropout=0)
     drawn = list(islice(steps, 2000))
     counts = Counter(step.segment_index for step in drawn)
     assert set(counts) == {0, 1, 2, 3}
@@ -86,8 +86,44 @@ def test_n_is_uniform_over_the_segments_of_the_clips() -> None:
     assert abs(sum(not step.use_memory for step in drawn) - 500) < 80
 
 
+@settings(deadline=None, max_examples=50)
+@given(lengths=lengths, seed=st.integers(0, 9), share=st.floats(0, 1), start=st.integers(0, 60))
+def test_history_dropout_changes_nothing_else_in_the_order_and_withholds_no_start_image(
+    lengths: list[int], seed: int, share: float, start: int
+) -> None:
+    def steps(history_dropout: float, start: int) -> Iterator[GlobalStep]:
+        return teacher_steps(
+            rows(lengths), seed=seed, global_batch=2, memory_dropout=0.3, history_dropout=history_dropout, start=start
+        )
+
+    dropped, without = (list(islice(steps(h, start), 5)) for h in (share, 0))
+    assert all(step.use_history for step in without)
+    assert [replace(step, use_history=True) for step in dropped] == without
+    assert dropped == list(islice(steps(share, 0), start, start + 5))
+    always = list(islice(steps(1, start), 5))
+    assert [step.use_history for step in always] == [step.segment_index == 0 for step in always]
+
+
+def test_history_and_memory_are_dropped_apart_from_each_other() -> None:
+    steps = teacher_steps(rows([5] * 3), seed=0, global_batch=1, memory_dropout=0.5, history_dropout=0.25)
+    drawn = [(step.use_history, step.use_memory) for step in islice(steps, 2500) if step.segment_index]
+    counts = {pair: count / len(drawn) for pair, count in Counter(drawn).items()}
+    assert counts == pytest.approx(
+        {(True, True): 0.375, (True, False): 0.375, (False, True): 0.125, (False, False): 0.125}, abs=0.04
+    )
+
+
+def test_the_order_of_a_run_without_history_dropout_is_that_of_versions_that_had_none() -> None:
+    steps = teacher_steps(rows([2, 3, 3, 4]), seed=7, global_batch=1, memory_dropout=0.3, history_dropout=0, start=100)
+    assert [(s.clips[0].clip_id, s.segment_index, s.use_memory) for s in islice(steps, 12)] == [
+        ("clip000", 1, False), ("clip001", 2, True), ("clip002", 1, True), ("clip003", 0, True),
+        ("clip002", 1, False), ("clip003", 1, True), ("clip001", 0, True), ("clip000", 1, False),
+        ("clip003", 2, False), ("clip001", 2, True), ("clip000", 0, False), ("clip002", 0, True),
+    ]  # fmt: skip
+
+
 def test_the_teacher_loads_no_segment_after_n() -> None:
-    for step in islice(teacher_steps(rows([3, 5]), seed=0, global_batch=2, memory_dropout=0), 20):
+    for step in islice(teacher_steps(rows([3, 5]), seed=0, global_batch=2, memory_dropout=0, history_dropout=0), 20):
         assert step.segment_index is not None
         assert step.num_segments == (step.segment_index + 1,) * 2
         assert step.num_losses == 2
@@ -131,7 +167,7 @@ def test_random_numbers_belong_to_the_position_and_not_to_the_rank() -> None:
 
 def test_clips_that_were_never_trained_on_are_named() -> None:
     clips = rows([1, 2, 3])
-    used = list(islice(teacher_steps(clips, seed=0, global_batch=1, memory_dropout=0), 2))
+    used = list(islice(teacher_steps(clips, seed=0, global_batch=1, memory_dropout=0, history_dropout=0), 2))
     (left,) = unused_clips(clips, used)
     assert left not in [clip for step in used for clip in step.clips]
 
@@ -160,7 +196,9 @@ def test_a_run_that_goes_on_at_any_step_has_the_rest_of_the_order(
     clips: list[tuple[int, int, str]], global_batch: int, start: int
 ) -> None:
     def steps(start: int) -> Iterator[GlobalStep]:
-        return teacher_steps(mixed_rows(clips), seed=0, global_batch=global_batch, memory_dropout=0.3, start=start)
+        return teacher_steps(
+            mixed_rows(clips), seed=0, global_batch=global_batch, memory_dropout=0.3, history_dropout=0, start=start
+        )
 
     assert list(islice(steps(start), 5)) == list(islice(steps(0), start, start + 5))
 
@@ -190,7 +228,9 @@ def group_of(clip: ClipRow) -> tuple[int, int, int]:
 def test_any_number_of_ranks_trains_on_the_same_batches_and_random_numbers(
     clips: list[tuple[int, int, str]], num_ranks: int, seed: int
 ) -> None:
-    for step in islice(teacher_steps(mixed_rows(clips), seed=seed, global_batch=12, memory_dropout=0.3), 3):
+    for step in islice(
+        teacher_steps(mixed_rows(clips), seed=seed, global_batch=12, memory_dropout=0.3, history_dropout=0), 3
+    ):
         key = RandomKey(seed=seed, stage="teacher", step=step.step)
         whole = keyed_normals(key, positions=range(12), segment=0, shape=(3,))
         stacks = [stacks_of_rank(step, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
@@ -209,4 +249,4 @@ def test_the_plan_hash_follows_the_clips_whatever_their_order() -> None:
 
 def test_a_dataset_without_training_clips_says_so() -> None:
     with pytest.raises(ValueError, match="holds no clip"):
-        next(teacher_steps([], seed=0, global_batch=1, memory_dropout=0))
+        next(teacher_steps([], seed=0, global_batch=1, memory_dropout=0, history_dropout=0))

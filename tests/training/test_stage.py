@@ -119,6 +119,13 @@ def test_while_the_memory_warms_up_the_backbone_stays_as_it_was(dataset: Path, t
     assert rates == [1e-3] * 6
 
 
+def test_history_dropout_reaches_the_steps_of_the_teacher(dataset: Path, tmp_path: Path) -> None:
+    always = train_config(teacher={**train_config().teacher.model_dump(), "history_dropout": 1.0})
+    job = prepare(tmp_path, "teacher", dataset, always)
+    steps = list(islice(global_steps(job, open_data(job.datasets).train), 20))
+    assert [step.use_history for step in steps] == [step.segment_index == 0 for step in steps]
+
+
 def test_the_direct_stage_changes_the_head_and_nothing_else(dataset: Path, teacher: StageJob) -> None:
     job = prepare(teacher.folder.parent, "direct", dataset)
     summary = run(job)

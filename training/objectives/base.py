@@ -26,7 +26,7 @@ class SegmentTask:
         segment_index: n, from 0.
         context: What the last segment left; None before the first, and for objectives that look it up themselves.
         use_memory: False withholds psi from the model.
-        use_history: False withholds past latents as well, all but the start image (validation only).
+        use_history: False withholds past latents, all but the start image.
         key: Names the random numbers; the clips' positions and n are added to it.
     """
 
