@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from preprocessing.samples import CodecRecord
 from training.config import ModelConfig, StageName, TrainConfig
+from training.curriculum import most_segments
 from training.engine.base import freeze_all_but_head
 from training.model.costs import inner_dim, segment_tokens
 from training.model.presets import build_model, preset
@@ -246,10 +247,11 @@ class _Rank:
         return self._activations("activations", HEAD, str(HEAD), tokens, inner_dim(self.config))
 
     def _psi(self, *, checkpointing: bool) -> tuple[Holding, ...]:
-        """Of psi_1 .. psi_n at the last segment of the longest clip, as far back as gradients reach."""
-        memory = self.config.memory
-        updates = min(self.num_segments - 1, self.train.teacher.memory_grad_steps or self.num_segments)
-        if self.stage != "teacher" or not memory.enabled or not updates:
+        """Of psi_1 .. psi_n at the last segment of the longest clip, as far back as gradients reach; in teacher steps alone."""
+        memory, after_true_past = self.config.memory, self.stage == "teacher" or self.train.direct.has_teacher_steps
+        last = most_segments(self.train, self.stage, self.num_segments) - 1
+        updates = min(last, self.train.teacher.memory_grad_steps or last)
+        if not after_true_past or not memory.enabled or not updates:
             return ()
         update = memory.depth * UPDATE_BLOCK[self.train.engine.dtype]
         how = f"{memory.depth} x {UPDATE_BLOCK[self.train.engine.dtype]}"

@@ -132,6 +132,28 @@ def test_of_psi_s_updates_that_are_computed_again_only_psi_stays(
     assert expected == pytest.approx(kept, rel=0.15)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_teacher_steps_of_the_direct_stage_keep_of_psi_what_the_teacher_s_do(
+    checkpointing: bool, codec: CodecRecord
+) -> None:
+    def passes(stage: Literal["teacher", "direct"], num_segments: int, **direct: object) -> dict[str, float]:
+        train = {"engine": {"activation_checkpointing": checkpointing}, "direct": {"curriculum": (1, 3), **direct}}
+        parameters = Parameters(total=1000, trained=1000)
+        held = footprint(
+            MEMORY, TrainConfig.model_validate(train), stage, parameters,
+            codec=codec, size_px=SIZE_PX, num_segments=num_segments,
+        )  # fmt: skip
+        return {h.name: h.num_bytes for h in held.passes}
+
+    expected = passes("teacher", 3)
+    assert "activations of psi" in expected
+    for shares in ({"ground_truth_share": 1.0, "final_ground_truth_share": 0.0}, {"final_ground_truth_share": 0.1}):
+        assert passes("direct", 9, trained="all", **shares) == expected  # the curriculum ends at 3 segments
+    without_psi = passes("teacher", 1)
+    assert passes("direct", 9, trained="all") == without_psi
+    assert "activations of psi" not in passes("direct", 9, ground_truth_share=1.0)  # of the head alone
+
+
 def test_zero_shares_what_its_stage_says_among_the_ranks(codec: CodecRecord) -> None:
     def states(zero_stage: Literal[0, 1, 2, 3]) -> dict[str, float]:
         engine = EngineConfig(num_workers=4, zero_stage=zero_stage)
