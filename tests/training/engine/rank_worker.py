@@ -36,7 +36,7 @@ from training.engine.ema import Ema
 from training.engine.fragments import StoredFragments, load_fragments
 from training.engine.watchdog import Pulse, watch
 from training.engine.zero import ZeroEngine, _import_deepspeed
-from training.loop import StageSettings, train_step
+from training.loop import StageSettings, train_step, update_weights
 from training.loss_table import LossTable
 from training.model.presets import build_model
 from training.nonfinite import NonFiniteError
@@ -77,6 +77,21 @@ def even_plan() -> list[GlobalStep]:
     ]
 
 
+def one_stage_plan() -> list[GlobalStep]:
+    """All parameters, by Direct Forcing and one teacher step; as many segments on either rank."""
+    return _with_a_teacher_step(even_plan())
+
+
+def uneven_one_stage_plan() -> list[GlobalStep]:
+    """The same with clips of 3 and 5 segments."""
+    return _with_a_teacher_step(direct_plan())
+
+
+def _with_a_teacher_step(steps: list[GlobalStep]) -> list[GlobalStep]:
+    first, second, third, *_ = steps
+    return [first, replace(second, num_segments=(3, 3), segment_index=2), third]
+
+
 def teacher_plan() -> list[GlobalStep]:
     """n and memory dropout that change the graph from step to step."""
     return _teacher_steps(tuple(clip(i, 4) for i in range(4)))
@@ -95,7 +110,12 @@ def _teacher_steps(clips: tuple[ClipRow, ...]) -> list[GlobalStep]:
     ]
 
 
-PLANS = {"direct": direct_plan, "even": even_plan, "teacher": teacher_plan, "mixed": mixed_plan}
+PLANS = {
+    "direct": direct_plan, "even": even_plan, "teacher": teacher_plan, "mixed": mixed_plan, "one stage": one_stage_plan,
+    "uneven one stage": uneven_one_stage_plan,
+}  # fmt: skip
+HEAD_ONLY = ("direct", "even")
+"""Plans that train nothing else."""
 
 
 def batches(step: GlobalStep, rank: int, num_ranks: int) -> list[SegmentBatch]:
@@ -137,7 +157,7 @@ def optimizer() -> OptimizerConfig:
 
 def module(plan: str) -> ObjectiveModule:
     model = build_model(MODEL, CODEC, device="cpu", seed=0)
-    if not is_teacher(plan):
+    if plan in HEAD_ONLY:
         freeze_all_but_head(model)
     return ObjectiveModule(model)
 
@@ -207,6 +227,22 @@ def gradients_case(case: Case) -> dict[str, object]:
     whole = sum(parameter.numel() > 0 for parameter in wrapped.parameters())
     engine.has_read()
     return {"losses": losses, "whole": whole, "met_at_start": met, "read": case.pulse.beat().num_read}
+
+
+def segment_case(case: Case) -> dict[str, object]:
+    """Two steps with an optimizer step after each segment."""
+    engine, _ = case.engine()
+    return by_segment(engine, case.plan)
+
+
+def by_segment(engine: Engine, plan: str) -> dict[str, object]:
+    """Losses by segment of each step, and the number of optimizer steps."""
+    used, losses = replace(settings(plan), update="segment"), []
+    for step in PLANS[plan]()[:2]:
+        table = LossTable(5)
+        update_weights(engine, used, step, batches(step, engine.rank, engine.num_ranks), RATES, table)
+        losses.append(table.means(engine))
+    return {"losses": losses, "num_updates": engine.num_updates}
 
 
 def average_case(case: Case) -> dict[str, object]:
@@ -367,7 +403,7 @@ def hang_case(case: Case) -> dict[str, object]:
 
 
 KINDS = {
-    "gradients": gradients_case, "average": average_case, "spoiled": spoiled_case, "broken": broken_case,
+    "gradients": gradients_case, "segment": segment_case, "average": average_case, "spoiled": spoiled_case, "broken": broken_case,
     "poisoned": poisoned_case, "video": video_case, "resume": resume_case, "go_on": go_on_case, "hang": hang_case,
     "warmup": warmup_case,
 }  # fmt: skip

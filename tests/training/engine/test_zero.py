@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,8 @@ ZERO_STAGES = (0, 1, 2, 3)
 EXACT = [
     *(("teacher", stage) for stage in ZERO_STAGES),
     *(("even", stage) for stage in ZERO_STAGES),
-    *((plan, stage) for plan in ("direct", "mixed") for stage in (0, 1, 2)),
+    *((plan, stage) for plan in ("direct", "mixed", "uneven one stage") for stage in (0, 1, 2)),
+    ("one stage", 3),
 ]
 """Plans and ZeRO stages whose gradient is that of one process."""
 
@@ -91,6 +93,7 @@ def results(out: Path) -> Mapping[str, Mapping[str, object]]:
             **{f"gradients {plan} {z}": ("gradients", plan, z, {}) for plan, z in [*EXACT, *REFUSED]},
             **{f"offloaded {plan} {z}": ("gradients", plan, z, offloaded) for plan, z in OFFLOADED},
             **{f"bf16 {plan} {z}": ("gradients", plan, z, {"dtype": "bf16"}) for plan, z in IN_BF16},
+            **{f"segment {z}": ("segment", "one stage", z, {}) for z in ZERO_STAGES},
             **{f"average {plan} {z}": ("average", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"spoiled {plan} {z}": ("spoiled", plan, z, {}) for plan, z in BOTH_STAGES},
             **{f"broken {plan} {z}": ("broken", plan, z, {}) for plan, z in BOTH_STAGES},
@@ -149,6 +152,17 @@ def test_two_ranks_have_the_gradient_of_one_process_whatever_their_segments(
     name = f"gradients {plan} {zero_stage}"
     assert max(worst_errors(out, name, plan)) < 1e-6
     assert results[name]["losses"] == pytest.approx([loss for loss, _ in alone(plan)], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", ZERO_STAGES)
+def test_optimizer_steps_after_each_segment_are_those_of_one_process(
+    results: Mapping[str, Mapping[str, Any]], zero_stage: int
+) -> None:
+    ours, expected = results[f"segment {zero_stage}"], rank_worker.by_segment(plain("one stage")[0], "one stage")
+    assert ours["num_updates"] == expected["num_updates"] == 3 + 1  # the teacher step is one segment
+    for losses, theirs in zip(ours["losses"], expected["losses"], strict=True):
+        assert losses == pytest.approx(theirs, rel=1e-6)
 
 
 @pytest.mark.slow
