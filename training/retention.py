@@ -1,6 +1,6 @@
 """Which checkpoints of a stage stay, which are set aside, and which go.
 
-One that is not whole is never removed for being so: it is set aside. Those that were cut off go later (`set_aside_incomplete`).
+One that is not whole is set aside first. Those that were cut off go later, when one as late is there or is cut off again.
 """
 
 import logging
@@ -84,18 +84,22 @@ def _place_of(aside: Path) -> Path:
 
 
 def remove_cut_off(checkpoints: Path, step: int) -> None:
-    """Remove those that were set aside as cut off and are no later than a step whose checkpoint is as it was written."""
+    """Remove those that were set aside as cut off and are no later than a step whose checkpoint is there."""
     for aside in step_folders(checkpoints, CUT_OFF_PREFIX):
         if _place_of(aside) <= step_folder(checkpoints, step):
-            logger.warning("%s is not whole, and removed: the checkpoint of step %d is", aside, step)
+            logger.warning("%s is removed: there is a checkpoint of step %d", aside, step)
             shutil.rmtree(aside)
 
 
 def nothing_left(checkpoints: Path, num_damaged: int) -> DamagedError:
     """What to raise where all checkpoints are damaged."""
+    whole = [aside for aside in step_folders(checkpoints, CUT_OFF_PREFIX) if state_of(aside) == "whole"]
+    advice = "".join(
+        f" remove {_place_of(aside).name}, and {aside.name}, which is whole, counts again;" for aside in whole
+    )
     return DamagedError(
         f"none of the {num_damaged} checkpoints in {checkpoints} can be read as it was written (the warnings say why):"
-        " bring back their files, or remove the folder to begin the stage anew"
+        f"{advice} bring back their files, or remove the folder to begin the stage anew"
     )
 
 

@@ -31,8 +31,8 @@ MEMORY_ADVICE = (
 )
 """How a rank does with less."""
 
-_ALIKE_ON_ALL_RANKS = (BrokenSampleError, NonFiniteError, DamagedError, OtherRunError)
-"""What says all that there is to say, and would come again."""
+_WOULD_COME_AGAIN = (BrokenSampleError, NonFiniteError, DamagedError, OtherRunError)
+"""What says all that there is to say, whichever rank met it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Failure:
 
 def explain(error: Exception, *, rank: int) -> Failure:
     """What an exception of a worker means."""
-    if isinstance(error, _ALIKE_ON_ALL_RANKS):
+    if isinstance(error, _WOULD_COME_AGAIN):
         return Failure(message=str(error), is_final=True)
     if _is_out_of_memory(error):
         return Failure(message=f"rank {rank} ran out of memory: {MEMORY_ADVICE} ({error})", is_final=True)
@@ -96,8 +96,14 @@ def message(stage_folder: Path, errors: Mapping[int, Exception]) -> str:
         stage_folder: Where the workers left their notes.
         errors: By rank, what Ray heard of them: also of those that could leave no note.
     """
-    failures = [*_notes(stage_folder), *(explain(error, rank=rank) for rank, error in errors.items())]
+    unnoted = {rank: error for rank, error in errors.items() if not _is_explained(stage_folder, rank, error)}
+    failures = [*_notes(stage_folder), *(explain(error, rank=rank) for rank, error in unnoted.items())]
     return str(_joined([failure for failure in failures if failure.is_final]) or _joined(failures))
+
+
+def _is_explained(stage_folder: Path, rank: int, error: Exception) -> bool:
+    """Whether a rank ended its own process, and left a note of why."""
+    return isinstance(error, ActorDiedError) and _note(stage_folder, rank).is_file()
 
 
 def _joined(failures: Iterable[Failure]) -> str | None:

@@ -91,7 +91,7 @@ def test_a_run_whose_first_checkpoint_was_cut_off_begins_and_keeps_it_till_there
         write(tmp_path, step)
         prune(tmp_path, CheckpointConfig())
     assert names(tmp_path) == ["step-00000002", "step-00000004"]
-    assert "cut-off-step-00000004 is not whole, and removed: the checkpoint of step 4 is" in caplog.text
+    assert "cut-off-step-00000004 is removed: there is a checkpoint of step 4" in caplog.text
 
 
 def test_copies_that_are_cut_off_at_every_start_do_not_fill_the_disk(tmp_path: Path) -> None:
@@ -144,6 +144,26 @@ def test_none_is_removed_where_all_others_are_damaged(tmp_path: Path) -> None:
     assert restore(tmp_path) == 2
 
 
+def test_a_whole_copy_beside_the_only_one_which_is_damaged_is_named(tmp_path: Path) -> None:
+    write(tmp_path, 4).rename(tmp_path / "cut-off-step-00000004")
+    damaged = write(tmp_path, 4)
+    flip(damaged / FRAGMENTS, -1)
+    with pytest.raises(
+        ValueError, match="remove step-00000004, and cut-off-step-00000004, which is whole, counts again;"
+    ):
+        restore(tmp_path)
+    shutil.rmtree(damaged)
+    assert restore(tmp_path) == 4
+
+
+def test_a_damaged_one_is_not_removed_for_a_second_copy_that_is_cut_off(tmp_path: Path) -> None:
+    flip(write(tmp_path, 4) / LIST, 30)
+    (tmp_path / "step-00000004").rename(tmp_path / "cut-off-step-00000004")
+    (write(tmp_path, 4) / FRAGMENTS).unlink()
+    set_aside_incomplete(tmp_path)
+    assert names(tmp_path) == ["cut-off-step-00000004", "damaged-1-cut-off-step-00000004"]
+
+
 def test_what_others_put_beside_the_checkpoints_stays(tmp_path: Path) -> None:
     for name in ("cut-off-analysis", "cut-off-step-00000002.bak", "step-notes", "step-00000004.being-copied"):
         (tmp_path / name).mkdir()
@@ -165,7 +185,7 @@ def test_one_that_is_not_whole_is_removed_with_a_line_once_a_later_one_was_read(
     assert names(tmp_path) == ["cut-off-step-00000002", "step-00000004"]
     assert restore(tmp_path) == 4
     assert names(tmp_path) == ["step-00000004"]
-    assert "cut-off-step-00000002 is not whole, and removed: the checkpoint of step 4 is" in caplog.text
+    assert "cut-off-step-00000002 is removed: there is a checkpoint of step 4" in caplog.text
 
 
 def kept(checkpoints: Path, **config: object) -> tuple[int, ...]:

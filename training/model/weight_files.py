@@ -15,9 +15,7 @@ from torch import Tensor
 
 from training.disk_errors import DamagedError
 
-WHAT_TO_DO = (
-    "copy or download the folder again, or write a model anew from a checkpoint by longtake export --weights live"
-)
+WHAT_TO_DO = "copy or download the folder again, in safetensors, or write a model of ours anew from its checkpoint by longtake export"
 """About a folder of weights that is damaged."""
 
 

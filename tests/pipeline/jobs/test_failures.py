@@ -49,6 +49,12 @@ def test_a_process_that_was_ended_from_outside_may_have_lacked_memory_and_is_tri
     assert not failure.is_final
 
 
+def test_a_process_that_left_a_note_and_ended_itself_is_not_said_to_lack_memory(tmp_path: Path) -> None:
+    note(tmp_path, explain(RuntimeError("no progress for 600 s"), rank=0), rank=0)
+    assert message(tmp_path, {0: ActorDiedError()}) == "rank 0: RuntimeError: no progress for 600 s"
+    assert "ran out of memory" in message(tmp_path, {0: ActorDiedError(), 1: ActorDiedError()})
+
+
 def test_what_failed_for_good_is_told_and_not_who_lost_company_by_it(tmp_path: Path) -> None:
     note(tmp_path, explain(RuntimeError("connection closed by peer"), rank=0), rank=0)
     assert final_message(tmp_path) is None
